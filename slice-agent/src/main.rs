@@ -1,0 +1,2 @@
+//! `slice-agent`.
+fn main() {}
