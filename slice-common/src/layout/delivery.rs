@@ -1,0 +1,142 @@
+//! Who is here, and where an address leads.
+
+use super::layout;
+use crate::address::Address;
+
+layout! {
+    /// Value of `ENDPOINTS` (key: ifindex of the pod's interface on the host).
+    pub struct Endpoint: 32 {
+        /// The address table that this pod's packets are looked up in.
+        pub table: u32,
+        pub slice: u32,
+        pub namespace: u32,
+        /// The cluster this node belongs to: names the peer cluster of same-node traffic.
+        pub cluster: u32,
+        pub pod_address: Address,
+        pub slice_address: Address,
+        pub flags: u32,
+        pub reserved: u32,
+    }
+}
+
+impl Endpoint {
+    /// Senders outside the slice are kept out (isolation level `Slice`).
+    pub const ISOLATED: u32 = 1;
+}
+
+layout! {
+    /// Key of `LOCAL`.
+    pub struct LocalKey: 8 {
+        pub table: u32,
+        pub address: Address,
+    }
+}
+
+layout! {
+    /// Value of `LOCAL`: a pod on this node, by slice address.
+    pub struct LocalEndpoint: 24 {
+        pub ifindex: u32,
+        pub slice: u32,
+        pub namespace: u32,
+        pub pod_address: Address,
+        pub pod_mac: [u8; 6],
+        pub reserved: u16,
+    }
+}
+
+layout! {
+    /// Key data of `ROUTES`; a prefix of `n` bits has a key prefix of `32 + n` bits.
+    pub struct RouteKey: 8 {
+        pub table: u32,
+        pub address: Address,
+    }
+}
+
+layout! {
+    /// Value of `ROUTES`: what lies behind a prefix of slice addresses.
+    pub struct Route: 32 {
+        pub slice: u32,
+        pub cluster: u32,
+        pub namespace: u32,
+        /// One of [`RouteKind`].
+        pub kind: u32,
+        /// Where to send, for [`RouteKind::Via`]; else 0.
+        pub path_group: u32,
+        /// Which peers may deliver packets from this prefix: the group, and its members by bit.
+        pub deliver_group: u32,
+        pub deliver_members: u64,
+    }
+}
+
+/// The kinds of routes, as numbers in [`Route::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteKind {
+    /// A block of this node.
+    Local,
+    /// Behind a path group.
+    Via,
+    /// In a slice's range, but nobody's.
+    Unreachable,
+}
+
+impl RouteKind {
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Local => 1,
+            Self::Via => 2,
+            Self::Unreachable => 3,
+        }
+    }
+
+    /// Anything unknown leads nowhere.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Local,
+            2 => Self::Via,
+            _ => Self::Unreachable,
+        }
+    }
+}
+
+layout! {
+    /// Value of `SLICES` (key: slice number): a slice that this node takes part in.
+    pub struct Slice: 8 {
+        pub table: u32,
+        pub reserved: u32,
+    }
+}
+
+layout! {
+    /// The one value of `SETTINGS`.
+    pub struct Settings: 16 {
+        /// Counts the configurations applied; 0 before the first.
+        pub generation: u32,
+        pub underlay_address: Address,
+        /// UDP port of the tunnel, network order in the low half word.
+        pub tunnel_port: u16,
+        pub reserved: u16,
+        pub flags: u32,
+    }
+}
+
+layout! {
+    /// Key of `REPLIES` (value: expiry in kernel nanoseconds): the reply that is allowed, as it will
+    /// be seen. Addresses are slice addresses for slice traffic and the pod's own ones otherwise;
+    /// `scope` is the slice for the former and [`ReplyKey::OUTSIDE`] for the latter.
+    pub struct ReplyKey: 20 {
+        pub scope: u32,
+        pub source: Address,
+        pub destination: Address,
+        /// Network order; an echo's identifier for ICMP.
+        pub source_port: u16,
+        /// Network order; 0 for ICMP.
+        pub destination_port: u16,
+        pub protocol: u32,
+    }
+}
+
+impl ReplyKey {
+    /// No slice has this number.
+    pub const OUTSIDE: u32 = 0;
+}

@@ -1,0 +1,180 @@
+//! The list of maps. The kernel programs declare them with these capacities, the agent compares
+//! every pinned map with this list before it uses it (aya 0.14 does not).
+
+use super::*;
+use crate::address::Address;
+
+/// Entries a map can hold, named where both sides need them.
+pub struct Capacity;
+
+impl Capacity {
+    pub const ENDPOINTS: usize = 4096;
+    pub const LOCAL: usize = 4096;
+    pub const ROUTES: usize = 65_536;
+    pub const SLICES: usize = 1024;
+    pub const PEERS: usize = 8192;
+    pub const PATH_GROUPS: usize = 8192;
+    pub const PATHS: usize = 16_384;
+    pub const POLICY: usize = 65_536;
+    pub const CLASSES: usize = 8192;
+    pub const REPLIES: usize = 65_536;
+    pub const NODE_ADDRESSES: usize = 1024;
+    pub const COUNTERS: usize = 16_384;
+    pub const DROPS: usize = 16_384;
+}
+
+/// The kernel's map types that we use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapKind {
+    Array,
+    Hash,
+    PerCpuHash,
+    /// An array of one longest-prefix trie, replaced as a whole: the reader sees the old table or the
+    /// new one. Sizes are those of the inner trie; its keys start with a 32-bit prefix length.
+    SwappedLpmTrie,
+}
+
+/// Who writes a map. A map has one writer; the other side only reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    Agent,
+    Kernel,
+    /// The kernel inserts, the agent removes what expired.
+    KernelAndSweeper,
+}
+
+/// One map.
+#[derive(Clone, Copy, Debug)]
+pub struct MapSpec {
+    pub name: &'static str,
+    pub kind: MapKind,
+    pub key_bytes: usize,
+    pub value_bytes: usize,
+    pub capacity: usize,
+    pub writer: Writer,
+    /// What happens when it is full, for a person.
+    pub when_full: &'static str,
+}
+
+const REFUSED: &str = "the agent refuses the configuration and keeps the last good one";
+
+const fn map<K, V>(
+    name: &'static str,
+    kind: MapKind,
+    capacity: usize,
+    writer: Writer,
+    when_full: &'static str,
+) -> MapSpec {
+    let (key_bytes, value_bytes) = (size_of::<K>(), size_of::<V>());
+    MapSpec {
+        name,
+        kind,
+        key_bytes,
+        value_bytes,
+        capacity,
+        writer,
+        when_full,
+    }
+}
+
+/// Every map, in the order in which a configuration change is written (removals run in reverse).
+pub const MAPS: &[MapSpec] = &[
+    map::<u32, Settings>(
+        "SETTINGS",
+        MapKind::Array,
+        1,
+        Writer::Agent,
+        "holds one value",
+    ),
+    map::<u32, Path>(
+        "PATHS",
+        MapKind::Hash,
+        Capacity::PATHS,
+        Writer::Agent,
+        REFUSED,
+    ),
+    map::<u32, PathGroup>(
+        "PATH_GROUPS",
+        MapKind::Hash,
+        Capacity::PATH_GROUPS,
+        Writer::Agent,
+        REFUSED,
+    ),
+    map::<Address, Peer>(
+        "PEERS",
+        MapKind::Hash,
+        Capacity::PEERS,
+        Writer::Agent,
+        REFUSED,
+    ),
+    map::<u32, Slice>(
+        "SLICES",
+        MapKind::Hash,
+        Capacity::SLICES,
+        Writer::Agent,
+        REFUSED,
+    ),
+    map::<LocalKey, LocalEndpoint>(
+        "LOCAL",
+        MapKind::Hash,
+        Capacity::LOCAL,
+        Writer::Agent,
+        REFUSED,
+    ),
+    map::<u32, Endpoint>(
+        "ENDPOINTS",
+        MapKind::Hash,
+        Capacity::ENDPOINTS,
+        Writer::Agent,
+        REFUSED,
+    ),
+    map::<Address, u32>(
+        "NODE_ADDRESSES",
+        MapKind::Hash,
+        Capacity::NODE_ADDRESSES,
+        Writer::Agent,
+        REFUSED,
+    ),
+    map::<RouteKey, Route>(
+        "ROUTES",
+        MapKind::SwappedLpmTrie,
+        Capacity::ROUTES,
+        Writer::Agent,
+        REFUSED,
+    ),
+    map::<PolicyKey, PolicyEntry>(
+        "POLICY",
+        MapKind::SwappedLpmTrie,
+        Capacity::POLICY,
+        Writer::Agent,
+        REFUSED,
+    ),
+    map::<ClassKey, Class>(
+        "CLASSES",
+        MapKind::SwappedLpmTrie,
+        Capacity::CLASSES,
+        Writer::Agent,
+        REFUSED,
+    ),
+    map::<ReplyKey, u64>(
+        "REPLIES",
+        MapKind::Hash,
+        Capacity::REPLIES,
+        Writer::KernelAndSweeper,
+        "new UDP and ICMP replies are judged by the forward rule only",
+    ),
+    map::<CounterKey, Counter>(
+        "COUNTERS",
+        MapKind::PerCpuHash,
+        Capacity::COUNTERS,
+        Writer::Kernel,
+        "new combinations are not counted",
+    ),
+    map::<DropKey, u64>(
+        "DROPS",
+        MapKind::PerCpuHash,
+        Capacity::DROPS,
+        Writer::Kernel,
+        "new combinations are not counted",
+    ),
+];

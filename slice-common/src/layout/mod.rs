@@ -1,0 +1,63 @@
+//! The maps: names, keys, values and capacities. The kernel programs and the agent compile the same
+//! definitions, so both refuse to build when a layout changes and its version does not.
+//!
+//! Rules for a layout: `repr(C)`, no implicit padding, no `bool`, no enum, no `Option`; addresses and
+//! ports are in network order.
+
+mod counters;
+mod delivery;
+mod fingerprint;
+mod maps;
+mod paths;
+mod policy;
+
+pub use counters::{Counter, CounterKey, Direction, DropKey};
+pub use delivery::{
+    Endpoint, LocalEndpoint, LocalKey, ReplyKey, Route, RouteKey, RouteKind, Settings, Slice,
+};
+pub use maps::{Capacity, MAPS, MapKind, MapSpec, Writer};
+pub use paths::{Encapsulation, Path, PathGroup, Peer};
+pub use policy::{Class, ClassKey, PolicyEntry, PolicyKey, PolicyVerdict};
+
+/// Names the pin directory. Raise it when [`FINGERPRINT`] changes: an agent of another layout then
+/// starts with its own maps instead of misreading these.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// What the layouts of [`LAYOUT_VERSION`] hash to.
+pub const FINGERPRINT: u64 = 16_136_210_274_699_438_842;
+
+// A changed layout fails here, and the compiler's message has the new value: raise LAYOUT_VERSION and
+// put it into FINGERPRINT.
+const _: [(); FINGERPRINT as usize] = [(); fingerprint::of_all_layouts() as usize];
+
+/// Declares a map key or value and refuses implicit padding. Lists size and the offset of each field
+/// for the fingerprint, and marks the type as plain data for aya in user space.
+macro_rules! layout {
+    ($(#[$doc:meta])* pub struct $name:ident : $size:literal {
+        $($(#[$field_doc:meta])* pub $field:ident : $type:ty,)*
+    }) => {
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        impl $name {
+            /// What the fingerprint is made of: size, then offset and size of each field.
+            pub(crate) const SHAPE: &'static [usize] = &[
+                size_of::<Self>(),
+                $(core::mem::offset_of!(Self, $field), size_of::<$type>(),)*
+            ];
+        }
+
+        const _: () = assert!(size_of::<$name>() == $size, "size differs from the declared one");
+        const _: () = assert!(0 $(+ size_of::<$type>())* == $size, "the layout has padding");
+
+        // SAFETY: `repr(C)`, no padding (asserted above), every field is an integer, an array of
+        // integers or a transparent wrapper of one, so every bit pattern is a value.
+        #[cfg(feature = "user")]
+        unsafe impl aya::Pod for $name {}
+    };
+}
+pub(crate) use layout;

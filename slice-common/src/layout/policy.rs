@@ -1,0 +1,90 @@
+//! Who may talk to whom, and in which class.
+
+use super::layout;
+
+layout! {
+    /// Key data of `POLICY`, from the widest to the narrowest; a prefix ends after the slice (32 bits),
+    /// the namespaces (96), the protocol (104; the padding is part of the port's prefix: 112 + n).
+    pub struct PolicyKey: 16 {
+        pub slice: u32,
+        pub source_namespace: u32,
+        pub destination_namespace: u32,
+        pub protocol: u8,
+        pub reserved: u8,
+        /// Destination port, network order; 0 for ICMP.
+        pub port: u16,
+    }
+}
+
+impl PolicyKey {
+    pub const BITS_SLICE: u32 = 32;
+    pub const BITS_NAMESPACES: u32 = 96;
+    pub const BITS_PROTOCOL: u32 = 104;
+    /// Add the bits of the port's prefix, 0..=16.
+    pub const BITS_BEFORE_PORT: u32 = 112;
+    pub const BITS: u32 = 128;
+}
+
+layout! {
+    /// Value of `POLICY`.
+    pub struct PolicyEntry: 8 {
+        /// One of [`PolicyVerdict`].
+        pub verdict: u32,
+        pub rule: u32,
+    }
+}
+
+/// The verdicts, as numbers in [`PolicyEntry::verdict`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyVerdict {
+    Allow,
+    Deny,
+}
+
+impl PolicyVerdict {
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Allow => 1,
+            Self::Deny => 2,
+        }
+    }
+
+    /// Anything unknown denies.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Allow,
+            _ => Self::Deny,
+        }
+    }
+}
+
+layout! {
+    /// Key data of `CLASSES`; a prefix ends after the protocol (40 bits) or inside the port (48 + n).
+    pub struct ClassKey: 8 {
+        pub slice: u32,
+        pub protocol: u8,
+        pub reserved: u8,
+        /// Network order.
+        pub port: u16,
+    }
+}
+
+impl ClassKey {
+    pub const BITS_SLICE: u32 = 32;
+    pub const BITS_PROTOCOL: u32 = 40;
+    /// Add the bits of the port's prefix, 0..=16.
+    pub const BITS_BEFORE_PORT: u32 = 48;
+    pub const BITS: u32 = 64;
+}
+
+layout! {
+    /// Value of `CLASSES`.
+    pub struct Class: 4 {
+        /// 0..=7.
+        pub class: u8,
+        /// Outer DSCP, 0..=63.
+        pub dscp: u8,
+        pub reserved: u16,
+    }
+}

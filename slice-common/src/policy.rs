@@ -1,0 +1,52 @@
+//! The verdict on one packet, from what kind of packet it is and what the rules say.
+
+use crate::layout::PolicyVerdict;
+
+/// What a packet may do to a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketKind {
+    /// A TCP SYN without ACK: opens a connection, so only the forward rule counts.
+    TcpOpen,
+    /// Any other TCP packet: harmless without the SYN before it, so the rule of either direction
+    /// lets it pass. No state, so no state to lose.
+    TcpOther,
+    /// UDP or an ICMP echo request: the forward rule, or a fresh record of a packet the other way.
+    Datagram,
+    /// An ICMP echo reply: only a fresh record of its request; no rule opens a way for it.
+    EchoReply,
+}
+
+/// Which questions a packet's verdict needs, asked one after the other until one says yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    ForwardRule,
+    MirroredRule,
+    ReplyRecord,
+}
+
+impl PacketKind {
+    /// Whether `ground` can let a packet of this kind pass.
+    #[inline(always)]
+    pub const fn may_rest_on(self, ground: Ground) -> bool {
+        match ground {
+            Ground::ForwardRule => !matches!(self, Self::EchoReply),
+            Ground::MirroredRule => matches!(self, Self::TcpOther),
+            Ground::ReplyRecord => matches!(self, Self::Datagram | Self::EchoReply),
+        }
+    }
+
+    /// Whether a packet that the forward rule lets pass leaves a record for its reply.
+    #[inline(always)]
+    pub const fn leaves_reply_record(self) -> bool {
+        matches!(self, Self::Datagram)
+    }
+}
+
+/// Whether a rule's verdict, if there is a rule, lets a packet pass. No rule: denied.
+#[inline(always)]
+pub const fn allows(verdict_number: Option<u32>) -> bool {
+    match verdict_number {
+        Some(number) => matches!(PolicyVerdict::from_number(number), PolicyVerdict::Allow),
+        None => false,
+    }
+}

@@ -1,0 +1,24 @@
+//! How long a UDP or ICMP reply is welcome. Time is kernel time in nanoseconds and an argument.
+
+/// A reply is welcome this long after the last packet it answers.
+pub const LIFETIME_NS: u64 = 60_000_000_000;
+
+/// A record is written again only when this much of its life is gone, so that a busy flow costs a
+/// lookup and not a write per packet.
+pub const REFRESH_AFTER_NS: u64 = 5_000_000_000;
+
+#[inline(always)]
+pub const fn expiry_ns(now_ns: u64) -> u64 {
+    now_ns.wrapping_add(LIFETIME_NS)
+}
+
+#[inline(always)]
+pub const fn is_fresh(expiry_ns: u64, now_ns: u64) -> bool {
+    now_ns < expiry_ns
+}
+
+/// Whether a record that expires at `expiry_ns` should be written again at `now_ns`.
+#[inline(always)]
+pub const fn wants_refresh(expiry_ns: u64, now_ns: u64) -> bool {
+    expiry_ns < now_ns.wrapping_add(LIFETIME_NS - REFRESH_AFTER_NS)
+}

@@ -1,0 +1,90 @@
+//! The tunnel header: outer IPv4, UDP, VXLAN (RFC 7348) and the inner Ethernet header.
+
+use super::{ETHERTYPE_IPV4_BYTES, ipv4};
+use crate::address::{Address, Port};
+use crate::id::Vni;
+
+/// What the tunnel adds to an IPv4 packet, without the outer Ethernet header.
+pub const OVERHEAD_BYTES: u32 = 50;
+/// Outer IPv4, UDP and VXLAN: what the inner Ethernet header follows.
+pub const OUTER_BYTES: u32 = 36;
+/// Not a port of any CNI (4789, 8472 and 6081 are).
+pub const DEFAULT_PORT: u16 = 6085;
+
+/// Only the "VNI is valid" bit; a set reserved bit means another protocol (GPE, GBP).
+const FLAGS: u8 = 0x08;
+/// Locally administered, unicast, the same on every node: inner frames are never bridged.
+pub const INNER_SOURCE_MAC: [u8; 6] = [0x02, 0x53, 0x4c, 0x50, 0x00, 0x01];
+pub const INNER_DESTINATION_MAC: [u8; 6] = [0x02, 0x53, 0x4c, 0x50, 0x00, 0x02];
+
+/// What the sender of a tunnel packet decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    pub source: Address,
+    pub destination: Address,
+    pub source_port: Port,
+    pub destination_port: Port,
+    pub vni: Vni,
+    pub tos: u8,
+}
+
+/// The UDP source port of a flow: `0xC000` and 14 bits of its hash, so that underlay routers and
+/// receive queues spread flows.
+#[inline(always)]
+pub const fn source_port(flow_hash: u32) -> Port {
+    Port::new(0xc000 | ((flow_hash ^ flow_hash >> 14) & 0x3fff) as u16)
+}
+
+/// Builds the 50 bytes that stand between the outer Ethernet header and the inner IPv4 packet of
+/// `inner_bytes`, as half words in memory order.
+///
+/// The lengths wrap for packets above 65,485 bytes; segmentation-offload packets have their lengths
+/// written per segment by the kernel.
+#[inline(always)]
+pub const fn header(tunnel: Tunnel, inner_bytes: u32) -> [u16; 25] {
+    let total = (inner_bytes + OVERHEAD_BYTES) as u16;
+    let outer = ipv4::tunnel_header(tunnel.source, tunnel.destination, tunnel.tos, total);
+    let vni = tunnel.vni.number().to_be_bytes();
+    let udp_bytes = total.wrapping_sub(ipv4::HEADER_BYTES as u16);
+    [
+        outer[0],
+        outer[1],
+        outer[2],
+        outer[3],
+        outer[4],
+        outer[5],
+        outer[6],
+        outer[7],
+        outer[8],
+        outer[9],
+        tunnel.source_port.network_word(),
+        tunnel.destination_port.network_word(),
+        udp_bytes.to_be(),
+        0,
+        u16::from_ne_bytes([FLAGS, 0]),
+        0,
+        u16::from_ne_bytes([vni[1], vni[2]]),
+        u16::from_ne_bytes([vni[3], 0]),
+        pair(INNER_DESTINATION_MAC, 0),
+        pair(INNER_DESTINATION_MAC, 2),
+        pair(INNER_DESTINATION_MAC, 4),
+        pair(INNER_SOURCE_MAC, 0),
+        pair(INNER_SOURCE_MAC, 2),
+        pair(INNER_SOURCE_MAC, 4),
+        u16::from_ne_bytes(ETHERTYPE_IPV4_BYTES),
+    ]
+}
+
+/// Reads the VXLAN header's eight bytes; `None` when it is not one that [`header`] writes.
+#[inline(always)]
+pub const fn parse(bytes: [u8; 8]) -> Option<Vni> {
+    if bytes[0] != FLAGS || bytes[1] != 0 || bytes[2] != 0 || bytes[3] != 0 || bytes[7] != 0 {
+        return None;
+    }
+    Some(Vni::from_bytes([bytes[4], bytes[5], bytes[6]]))
+}
+
+#[inline(always)]
+const fn pair(mac: [u8; 6], at: usize) -> u16 {
+    u16::from_ne_bytes([mac[at], mac[at + 1]])
+}
