@@ -1,0 +1,130 @@
+//! The state of one node's kernel as plain values: what `compile` wants and what `observe` finds.
+//!
+//! Everything is sorted, so two equal states are equal byte for byte and a plan is deterministic.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::Ipv4Net;
+use slice_common::address::Address;
+use slice_common::layout::{
+    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, Path, PathGroup, Peer, PolicyEntry,
+    PolicyKey, Route, RouteKey, Settings, Slice,
+};
+
+/// A key of a longest-prefix table: `prefix_bits` of `key` count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prefixed<K> {
+    pub key: K,
+    pub prefix_bits: u32,
+}
+
+/// The programs and where they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Program {
+    PodEgress,
+    PodIngress,
+    UnderlayIngress,
+    TunnelIngress,
+}
+
+impl Program {
+    pub const ALL: [Self; 4] =
+        [Self::PodEgress, Self::PodIngress, Self::UnderlayIngress, Self::TunnelIngress];
+
+    /// The name in the object, at most 15 characters, so that tools show it whole.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PodEgress => "pod_egress",
+            Self::PodIngress => "pod_ingress",
+            Self::UnderlayIngress => "underlay_ingress",
+            Self::TunnelIngress => "tunnel_ingress",
+        }
+    }
+
+    /// Which side of the device: packets that a pod sends *enter* the host by its interface.
+    pub const fn hook(self) -> Hook {
+        match self {
+            Self::PodEgress | Self::UnderlayIngress | Self::TunnelIngress => Hook::Ingress,
+            Self::PodIngress => Hook::Egress,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    Ingress,
+    Egress,
+}
+
+/// One program on one device.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attachment {
+    pub interface: String,
+    pub ifindex: u32,
+    pub program: Program,
+}
+
+/// The kernel VXLAN device that owns the tunnel's UDP port (for receive offload and the slow path).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortOwner {
+    pub interface: String,
+    pub port: u16,
+}
+
+impl PortOwner {
+    pub const INTERFACE: &'static str = "sliceplane0";
+}
+
+/// The state of one node: every map that the agent writes, and every object it owns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeImage {
+    /// `generation` is 0 in a wanted image: `apply` counts.
+    pub settings: Option<Settings>,
+    pub paths: BTreeMap<u32, Path>,
+    pub path_groups: BTreeMap<u32, PathGroup>,
+    pub peers: BTreeMap<Address, Peer>,
+    pub slices: BTreeMap<u32, Slice>,
+    pub local: BTreeMap<LocalKey, LocalEndpoint>,
+    pub endpoints: BTreeMap<u32, Endpoint>,
+    /// Addresses of the node itself; the value is 1.
+    pub node_addresses: BTreeMap<Address, u32>,
+    pub routes: BTreeMap<Prefixed<RouteKey>, Route>,
+    pub policy: BTreeMap<Prefixed<PolicyKey>, PolicyEntry>,
+    pub classes: BTreeMap<Prefixed<ClassKey>, Class>,
+    /// `unreachable` routes for remote slice addresses, in a table of our own.
+    pub guards: BTreeSet<Ipv4Net>,
+    pub port_owner: Option<PortOwner>,
+    pub attachments: BTreeSet<Attachment>,
+}
+
+/// Names behind the numbers, for metrics and messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    pub slices: BTreeMap<u32, String>,
+    pub clusters: BTreeMap<u32, String>,
+    /// By (slice, class).
+    pub classes: BTreeMap<(u32, u8), String>,
+    pub namespaces: BTreeMap<u32, String>,
+    pub rules: BTreeMap<u32, String>,
+}
+
+/// What `compile` needs to know of the host: read by `observe`, so that `compile` stays a function.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// By name, in the host's network namespace.
+    pub interfaces: BTreeMap<String, Interface>,
+    /// Networks routed by the host other than by a default route: a slice's range must not overlap.
+    pub local_networks: BTreeSet<Ipv4Net>,
+    /// Link-layer addresses of pods by pod address, where the host knows them.
+    pub neighbours: BTreeMap<(u32, Address), [u8; 6]>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    pub ifindex: u32,
+    pub mtu_bytes: u32,
+    pub mac: [u8; 6],
+    pub addresses: BTreeSet<Ipv4Net>,
+    /// The kind as netlink names it: `veth`, `bridge`, ...; empty for hardware.
+    pub kind: String,
+}
