@@ -1,1 +1,6 @@
 //! The lab library.
+
+pub mod child;
+pub mod kafka;
+pub mod netns;
+pub mod place;
