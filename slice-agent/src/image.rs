@@ -18,6 +18,100 @@ pub struct Prefixed<K> {
     pub prefix_bits: u32,
 }
 
+/// Keys of longest-prefix tables, as the kernel compares them: bit by bit from the first byte on.
+pub trait TrieKey: Copy + Ord {
+    /// The key's bytes as one number, the first byte on top; shorter keys leave the low end 0.
+    fn trie_bits(&self) -> u128;
+}
+
+impl TrieKey for RouteKey {
+    fn trie_bits(&self) -> u128 {
+        top_aligned(&[&self.table.to_ne_bytes(), &self.address.octets()])
+    }
+}
+
+impl TrieKey for PolicyKey {
+    fn trie_bits(&self) -> u128 {
+        top_aligned(&[
+            &self.slice.to_ne_bytes(),
+            &self.source_namespace.to_ne_bytes(),
+            &self.destination_namespace.to_ne_bytes(),
+            &[self.protocol, self.reserved],
+            &self.port.to_ne_bytes(),
+        ])
+    }
+}
+
+impl TrieKey for ClassKey {
+    fn trie_bits(&self) -> u128 {
+        top_aligned(&[
+            &self.slice.to_ne_bytes(),
+            &[self.protocol, self.reserved],
+            &self.port.to_ne_bytes(),
+        ])
+    }
+}
+
+fn top_aligned(fields: &[&[u8]]) -> u128 {
+    let mut bytes = [0; 16];
+    for (place, byte) in bytes.iter_mut().zip(fields.iter().copied().flatten()) {
+        *place = *byte;
+    }
+    u128::from_be_bytes(bytes)
+}
+
+/// A longest-prefix table that answers as the kernel's does.
+pub struct Trie<'a, K, V> {
+    entries: BTreeMap<(u128, u32), &'a V>,
+    /// Prefix lengths in use, longest first.
+    lengths: Vec<u32>,
+    key: std::marker::PhantomData<K>,
+}
+
+impl<'a, K: TrieKey, V> Trie<'a, K, V> {
+    pub fn new(table: &'a BTreeMap<Prefixed<K>, V>) -> Self {
+        let entries: BTreeMap<_, _> = table
+            .iter()
+            .map(|(at, value)| {
+                (
+                    (
+                        first_bits(at.key.trie_bits(), at.prefix_bits),
+                        at.prefix_bits,
+                    ),
+                    value,
+                )
+            })
+            .collect();
+        let lengths: BTreeSet<u32> = table.keys().map(|at| at.prefix_bits).collect();
+        Self {
+            entries,
+            lengths: lengths.into_iter().rev().collect(),
+            key: std::marker::PhantomData,
+        }
+    }
+
+    /// The value of the longest prefix that holds all of `at`.
+    pub fn lookup(&self, at: Prefixed<K>) -> Option<&'a V> {
+        let bits = at.key.trie_bits();
+        self.lengths
+            .iter()
+            .filter(|length| **length <= at.prefix_bits)
+            .find_map(|length| {
+                self.entries
+                    .get(&(first_bits(bits, *length), *length))
+                    .copied()
+            })
+    }
+}
+
+fn first_bits(bits: u128, count: u32) -> u128 {
+    if count == 0 {
+        0
+    } else {
+        bits & (u128::MAX << (128 - count.min(128)))
+    }
+}
+
 /// The programs and where they go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Program {
@@ -28,8 +122,12 @@ pub enum Program {
 }
 
 impl Program {
-    pub const ALL: [Self; 4] =
-        [Self::PodEgress, Self::PodIngress, Self::UnderlayIngress, Self::TunnelIngress];
+    pub const ALL: [Self; 4] = [
+        Self::PodEgress,
+        Self::PodIngress,
+        Self::UnderlayIngress,
+        Self::TunnelIngress,
+    ];
 
     /// The name in the object, at most 15 characters, so that tools show it whole.
     pub const fn name(self) -> &'static str {
@@ -104,8 +202,14 @@ pub struct Names {
     pub clusters: BTreeMap<u32, String>,
     /// By (slice, class).
     pub classes: BTreeMap<(u32, u8), String>,
+    /// By namespace id: `slice/namespace`.
     pub namespaces: BTreeMap<u32, String>,
+    /// By rule id: `slice/rule`.
     pub rules: BTreeMap<u32, String>,
+    /// By path id, path group and peer group: `cluster/node`.
+    pub paths: BTreeMap<u32, String>,
+    pub path_groups: BTreeMap<u32, String>,
+    pub peer_groups: BTreeMap<u32, String>,
 }
 
 /// What `compile` needs to know of the host: read by `observe`, so that `compile` stays a function.

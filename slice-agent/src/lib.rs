@@ -1,1 +1,4 @@
 //! The node agent as a library.
+
+pub mod image;
+pub mod plan;

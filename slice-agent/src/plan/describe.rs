@@ -1,0 +1,215 @@
+//! Changes in words.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+
+use ipnet::Ipv4Net;
+use slice_common::address::{Address, Port};
+use slice_common::layout::{
+    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, Path, PathGroup, Peer, PolicyEntry,
+    PolicyKey, PolicyVerdict, Route, RouteKey, RouteKind,
+};
+use slice_common::wire::transport;
+
+use super::Change;
+use crate::image::{Names, Prefixed};
+
+pub(super) fn change(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match change {
+        Change::CreatePortOwner(owner) => {
+            write!(
+                f,
+                "+ device {} owning UDP port {}",
+                owner.interface, owner.port
+            )
+        }
+        Change::RemovePortOwner(owner) => {
+            write!(
+                f,
+                "- device {} owning UDP port {}",
+                owner.interface, owner.port
+            )
+        }
+        Change::PutPath(put) => put.fmt(f),
+        Change::PutPathGroup(put) => put.fmt(f),
+        Change::PutPeer(put) => put.fmt(f),
+        Change::PutSlice(put) => put.fmt(f),
+        Change::PutLocal(put) => put.fmt(f),
+        Change::PutEndpoint(put) => put.fmt(f),
+        Change::PutNodeAddress(put) => put.fmt(f),
+        Change::RemovePath(remove) => remove.fmt(f),
+        Change::RemovePathGroup(remove) => remove.fmt(f),
+        Change::RemovePeer(remove) => remove.fmt(f),
+        Change::RemoveSlice(remove) => remove.fmt(f),
+        Change::RemoveLocal(remove) => remove.fmt(f),
+        Change::RemoveEndpoint(remove) => remove.fmt(f),
+        Change::RemoveNodeAddress(remove) => remove.fmt(f),
+        Change::SwapRoutes(swap) => write!(f, "~ routes: {swap}"),
+        Change::SwapPolicy(swap) => write!(f, "~ policy: {swap}"),
+        Change::SwapClasses(swap) => write!(f, "~ classes: {swap}"),
+        Change::AddGuard(prefix) => write!(f, "+ guard route unreachable {prefix}"),
+        Change::RemoveGuard(prefix) => write!(f, "- guard route unreachable {prefix}"),
+        Change::Activate(settings) => write!(
+            f,
+            "~ settings: underlay {}, UDP port {}, generation {}",
+            settings.underlay_address,
+            u16::from_be(settings.tunnel_port),
+            settings.generation
+        ),
+        Change::Attach(at) => write!(f, "+ program {} on {}", at.program.name(), at.interface),
+        Change::Detach(at) => write!(f, "- program {} on {}", at.program.name(), at.interface),
+    }
+}
+
+pub(super) fn path(names: &Names, id: u32, path: &Path) -> String {
+    format!(
+        "path {} from {} to {}:{} by interface #{}, mtu {}",
+        named(&names.paths, id),
+        path.local,
+        path.remote,
+        u16::from_be(path.port),
+        path.ifindex,
+        path.mtu
+    )
+}
+
+pub(super) fn path_group(names: &Names, id: u32, group: &PathGroup) -> String {
+    let used = (group.count as usize).min(PathGroup::PATHS_MAX);
+    let paths: Vec<_> = group.paths[..used]
+        .iter()
+        .map(|path| named(&names.paths, *path))
+        .collect();
+    format!(
+        "path group {}: {}",
+        named(&names.path_groups, id),
+        paths.join(", ")
+    )
+}
+
+pub(super) fn peer(names: &Names, underlay: Address, peer: &Peer) -> String {
+    format!(
+        "peer {} at {underlay}",
+        named(&names.peer_groups, peer.group)
+    )
+}
+
+pub(super) fn slice(names: &Names, id: u32) -> String {
+    format!("slice {} (id {id})", named(&names.slices, id))
+}
+
+pub(super) fn local(names: &Names, key: &LocalKey, pod: &LocalEndpoint) -> String {
+    format!(
+        "delivery of {} to pod {} of {} on interface #{}",
+        key.address,
+        pod.pod_address,
+        named(&names.namespaces, pod.namespace),
+        pod.ifindex
+    )
+}
+
+pub(super) fn endpoint(names: &Names, ifindex: u32, endpoint: &Endpoint) -> String {
+    let isolated = if endpoint.flags & Endpoint::ISOLATED != 0 {
+        ", isolated"
+    } else {
+        ""
+    };
+    format!(
+        "endpoint on interface #{ifindex}: pod {} is {} of {}{isolated}",
+        endpoint.pod_address,
+        endpoint.slice_address,
+        named(&names.namespaces, endpoint.namespace)
+    )
+}
+
+pub(super) fn node_address(address: Address) -> String {
+    format!("node address {address}")
+}
+
+pub(super) fn route(names: &Names, key: &Prefixed<RouteKey>, route: &Route) -> String {
+    let length = u8::try_from(key.prefix_bits.saturating_sub(32))
+        .unwrap_or(32)
+        .min(32);
+    let prefix = Ipv4Net::new_assert(key.key.address.into(), length);
+    let owner = match route.namespace {
+        0 => named(&names.slices, route.slice),
+        namespace => named(&names.namespaces, namespace),
+    };
+    match RouteKind::from_number(route.kind) {
+        RouteKind::Local => format!("route {prefix} {owner} on this node"),
+        RouteKind::Via => {
+            format!(
+                "route {prefix} {owner} via {}",
+                named(&names.path_groups, route.path_group)
+            )
+        }
+        RouteKind::Unreachable => format!("route {prefix} {owner} unreachable"),
+    }
+}
+
+pub(super) fn policy(names: &Names, key: &Prefixed<PolicyKey>, entry: &PolicyEntry) -> String {
+    let Prefixed { key, prefix_bits } = *key;
+    let verdict = match PolicyVerdict::from_number(entry.verdict) {
+        PolicyVerdict::Allow => "allow",
+        PolicyVerdict::Deny => "deny",
+    };
+    let slice = named(&names.slices, key.slice);
+    if prefix_bits <= PolicyKey::BITS_SLICE {
+        return format!("policy {slice}: {verdict} by default");
+    }
+    let traffic = match prefix_bits {
+        PolicyKey::BITS_NAMESPACES => "every protocol".to_owned(),
+        bits => traffic(
+            key.protocol,
+            key.port,
+            bits.checked_sub(PolicyKey::BITS_BEFORE_PORT),
+        ),
+    };
+    let rule = match entry.rule {
+        0 => String::new(),
+        rule => format!(" (rule {})", named(&names.rules, rule)),
+    };
+    format!(
+        "policy {} -> {}: {verdict} {traffic}{rule}",
+        named(&names.namespaces, key.source_namespace),
+        named(&names.namespaces, key.destination_namespace)
+    )
+}
+
+pub(super) fn class(names: &Names, key: &Prefixed<ClassKey>, class: &Class) -> String {
+    let Prefixed { key, prefix_bits } = *key;
+    let name = match names.classes.get(&(key.slice, class.class)) {
+        Some(name) => name.clone(),
+        None => format!("#{}", class.class),
+    };
+    format!(
+        "class {}/{name}: {}, DSCP {}",
+        named(&names.slices, key.slice),
+        traffic(
+            key.protocol,
+            key.port,
+            prefix_bits.checked_sub(ClassKey::BITS_BEFORE_PORT)
+        ),
+        class.dscp
+    )
+}
+
+/// `port_bits`: how many bits of the port count; `None` when the key ends before it.
+fn traffic(protocol: u8, port: u16, port_bits: Option<u32>) -> String {
+    let protocol = match protocol {
+        transport::TCP => "TCP".to_owned(),
+        transport::UDP => "UDP".to_owned(),
+        transport::ICMP => "ICMP".to_owned(),
+        other => format!("protocol {other}"),
+    };
+    let first = Port::from_network_word(port).number();
+    match port_bits {
+        None | Some(0) => protocol,
+        Some(16..) => format!("{protocol} {first}"),
+        Some(bits) => format!("{protocol} {first}-{}", first | u16::MAX >> bits),
+    }
+}
+
+/// The name, or the number of what the wanted configuration no longer names.
+fn named(names: &BTreeMap<u32, String>, id: u32) -> String {
+    names.get(&id).cloned().unwrap_or_else(|| format!("#{id}"))
+}
