@@ -3,4 +3,5 @@
 pub mod child;
 pub mod kafka;
 pub mod netns;
+pub mod packet;
 pub mod place;

@@ -1,0 +1,165 @@
+//! The initial file system of a machine: our guest program as `/init`, the libraries it is linked
+//! to, the kernel's modules, and the object under test.
+//!
+//! The guest is the ordinary release build and not a static one: a static one would compile the
+//! whole dependency tree a second time, and the libraries it needs are three files.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::kernel::Kernel;
+use crate::shell;
+
+/// What the test-run suite and the attachment check need; their dependencies follow by themselves.
+const MODULES: [&str; 4] = ["veth", "sch_ingress", "cls_bpf", "vxlan"];
+
+/// Builds the image below `folder` and returns the file.
+/// # Errors  when a module, a library or the guest program is missing.
+pub(super) fn build(kernel: &Kernel, object: &Path, folder: &Path) -> Result<PathBuf> {
+    let root = folder.join("root");
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
+    }
+    for part in ["proc", "sys", "dev", "run", "tmp", "modules"] {
+        let part = root.join(part);
+        fs::create_dir_all(&part).with_context(|| format!("cannot create {}", part.display()))?;
+    }
+    let guest = shell::release_binary("slice-guest");
+    copy(&guest, &root.join("init"))?;
+    for library in shared_libraries(&guest)? {
+        let inside = root.join(library.strip_prefix("/").unwrap_or(&library));
+        copy(&library, &inside)?;
+    }
+    copy(object, &root.join("slice-ebpf.o"))?;
+    add_modules(kernel, &root.join("modules"))?;
+    pack(&root, &folder.join("initramfs.cpio"))
+}
+
+/// Lists the files that the dynamic linker would load, itself included.
+fn shared_libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let text = shell::output(Command::new("ldd").arg(program))?;
+    let libraries = libraries_in(&text);
+    if libraries.is_empty() {
+        bail!("`ldd {}` names no library: {text}", program.display());
+    }
+    Ok(libraries)
+}
+
+/// Reads `libc.so.6 => /lib/libc.so.6 (0x..)` and `/lib64/ld-linux.so.2 (0x..)`; the kernel's own
+/// library has no file.
+fn libraries_in(ldd: &str) -> Vec<PathBuf> {
+    ldd.split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// Decompresses the modules, because 6.1 cannot do it itself, and notes the order to load them in.
+fn add_modules(kernel: &Kernel, folder: &Path) -> Result<()> {
+    let mut order: Vec<String> = Vec::new();
+    for module in MODULES {
+        for file in module_files(kernel, module)? {
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let plain = name.trim_end_matches(".xz").to_owned();
+            if order.contains(&plain) {
+                continue;
+            }
+            let target = folder.join(&plain);
+            if name.ends_with(".xz") {
+                decompress(&file, &target)?;
+            } else {
+                copy(&file, &target)?;
+            }
+            order.push(plain);
+        }
+    }
+    fs::write(folder.join("order"), order.join("\n")).context("cannot write the order of modules")
+}
+
+/// Lists a module and what it needs, dependencies first; nothing when it is built in.
+fn module_files(kernel: &Kernel, module: &str) -> Result<Vec<PathBuf>> {
+    let text = shell::output(
+        Command::new("modprobe")
+            .env("PATH", shell::search_path())
+            .arg("--dirname")
+            .arg(&kernel.base)
+            .args(["--set-version", &kernel.release, "--show-depends", module]),
+    )
+    .with_context(|| format!("kernel {} has no module {module}", kernel.release))?;
+    let files = text.lines().filter_map(|line| line.strip_prefix("insmod "));
+    Ok(files.map(|file| PathBuf::from(file.trim())).collect())
+}
+
+fn decompress(from: &Path, to: &Path) -> Result<()> {
+    let target = fs::File::create(to).with_context(|| format!("cannot create {}", to.display()))?;
+    let status = Command::new("xz")
+        .args(["--decompress", "--stdout"])
+        .arg(from)
+        .stdout(target)
+        .status();
+    shell::succeeded(
+        &format!("xz -dc {}", from.display()),
+        status.context("cannot start xz")?,
+    )
+}
+
+/// Packs a folder as the kernel wants it: cpio, "newc", uncompressed (decompressing costs more under
+/// emulation than reading), everything owned by root.
+fn pack(root: &Path, image: &Path) -> Result<PathBuf> {
+    let file =
+        fs::File::create(image).with_context(|| format!("cannot create {}", image.display()))?;
+    let mut find = Command::new("find")
+        .args([".", "-mindepth", "1"])
+        .current_dir(root)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start find")?;
+    let names = find.stdout.take().context("find has no output")?;
+    let status = Command::new("cpio")
+        .args(["--create", "--format=newc", "--owner=0:0", "--quiet"])
+        .current_dir(root)
+        .stdin(names)
+        .stdout(file)
+        .status()
+        .context("cannot start cpio")?;
+    shell::succeeded("find", find.wait().context("cannot wait for find")?)?;
+    shell::succeeded("cpio", status)?;
+    Ok(image.to_owned())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    fs::copy(from, to)
+        .map(drop)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_the_files_that_ldd_names() {
+        let text = "\tlinux-vdso.so.1 (0x00007ffd)\n\
+            \tlibgcc_s.so.1 => /lib/x86_64-linux-gnu/libgcc_s.so.1 (0x00007f)\n\
+            \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
+        let expected = [
+            "/lib/x86_64-linux-gnu/libgcc_s.so.1",
+            "/lib64/ld-linux-x86-64.so.2",
+        ]
+        .map(PathBuf::from);
+        assert_eq!(libraries_in(text), expected);
+    }
+}
