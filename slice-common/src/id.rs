@@ -67,6 +67,12 @@ impl Vni {
         Self(slice.0 << 3 | class.0 as u32)
     }
 
+    /// As [`Vni::new`] for a slice number that comes from a map: only its lowest 21 bits count.
+    #[inline(always)]
+    pub const fn from_parts(slice_number: u32, class: TrafficClass) -> Self {
+        Self((slice_number & SliceId::PROBES) << 3 | class.0 as u32)
+    }
+
     /// Takes the three identifier bytes of a VXLAN header.
     #[inline(always)]
     pub const fn from_bytes(bytes: [u8; 3]) -> Self {

@@ -1,11 +1,24 @@
 //! The kernel programs.
+//!
+//! | program | hook | question it answers |
+//! |---|---|---|
+//! | `pod_egress` | host side of a slice pod's veth, TC ingress | where does what the pod sends go? |
+//! | `pod_ingress` | the same interface, TC egress | may this sender reach the pod by its pod address? |
+//! | `underlay_ingress` | the node's underlay interface, TC ingress | whose tunnel packet is this, and for which pod? |
+//! | `tunnel_ingress` | the device that owns the tunnel's UDP port, TC ingress | nothing yet: what gets here is dropped |
+//!
+//! A packet's life is one file in `path/`, read from top to bottom: one step, one call. Steps live in
+//! `stage/`, answer one question each and never call each other. Only `packet` touches packet memory
+//! and only `verdict` ends a packet.
 #![no_std]
-#![allow(unreachable_pub, reason = "entry points are exported to the object, not to Rust callers")]
+#![allow(
+    unreachable_pub,
+    reason = "entry points are exported to the object, not to Rust callers"
+)]
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
-
-/// Leaves the packet to the next program.
-#[classifier]
-pub fn pod_egress(_ctx: TcContext) -> i32 {
-    TC_ACT_UNSPEC
-}
+mod maps;
+mod packet;
+pub mod path;
+mod replies;
+mod stage;
+mod verdict;

@@ -29,13 +29,13 @@ impl Ipv4Header {
 
     #[inline(always)]
     pub const fn version(self) -> u8 {
-        self.byte0() >> 4
+        self.first_byte() >> 4
     }
 
     /// 20..=60 in a sound header; 0..=60 in general.
     #[inline(always)]
     pub const fn header_bytes(self) -> u32 {
-        (self.byte0() & 0x0f) as u32 * 4
+        (self.first_byte() & 0x0f) as u32 * 4
     }
 
     #[inline(always)]
@@ -52,6 +52,12 @@ impl Ipv4Header {
     #[inline(always)]
     pub const fn is_fragment(self) -> bool {
         u32::from_be(self.0[1]) & 0x3fff != 0
+    }
+
+    /// Whether the packet is a part of a datagram other than the first: no transport header in it.
+    #[inline(always)]
+    pub const fn is_later_fragment(self) -> bool {
+        u32::from_be(self.0[1]) & 0x1fff != 0
     }
 
     #[inline(always)]
@@ -83,8 +89,9 @@ impl Ipv4Header {
         Ok(())
     }
 
+    /// Version and header length.
     #[inline(always)]
-    const fn byte0(self) -> u8 {
+    pub const fn first_byte(self) -> u8 {
         self.0[0].to_ne_bytes()[0]
     }
 }

@@ -51,20 +51,3 @@ pub const fn largest_for_path(path_mtu_bytes: u32) -> u16 {
 pub const fn clamped(mss: u16, largest: u16) -> Option<u16> {
     if mss > largest { Some(largest) } else { None }
 }
-
-/// Returns the offset of the MSS value within `options`, by the same steps as the kernel program.
-pub fn find(options: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    for _ in 0..OPTIONS_MAX {
-        let pair = [
-            *options.get(at)?,
-            options.get(at + 1).copied().unwrap_or(KIND_END),
-        ];
-        match step(pair) {
-            Step::Found if at + MSS_OPTION_BYTES as usize <= options.len() => return Some(at + 2),
-            Step::Skip(bytes) => at += bytes as usize,
-            Step::Found | Step::End => return None,
-        }
-    }
-    None
-}

@@ -16,9 +16,7 @@ pub const UDP_CHECKSUM_OFFSET: u32 = 6;
 /// The byte with the length of the TCP header, then the one with the flags.
 pub const TCP_OFFSET_FLAGS_OFFSET: u32 = 12;
 
-const TCP_FIN: u8 = 0x01;
 const TCP_SYN: u8 = 0x02;
-const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
 
 const ICMP_ECHO_REPLY: u8 = 0;
@@ -73,12 +71,6 @@ impl TcpFlags {
     #[inline(always)]
     pub const fn negotiates(self) -> bool {
         self.flags & TCP_SYN != 0
-    }
-
-    /// SYN together with FIN or RST: no stack sends it.
-    #[inline(always)]
-    pub const fn is_absurd(self) -> bool {
-        self.flags & TCP_SYN != 0 && self.flags & (TCP_FIN | TCP_RST) != 0
     }
 
     #[inline(always)]

@@ -28,6 +28,29 @@ pub struct Tunnel {
     pub tos: u8,
 }
 
+/// Spreads flows: every bit of the result depends on every address and port (the finisher of
+/// MurmurHash3). The same flow always has the same hash; its two directions need not.
+#[inline(always)]
+pub const fn flow_hash(
+    source: Address,
+    destination: Address,
+    source_port: Port,
+    destination_port: Port,
+) -> u32 {
+    let ports = (source_port.network_word() as u32) << 16 | destination_port.network_word() as u32;
+    let mut hash = source.network_word();
+    hash = mix(hash) ^ destination.network_word();
+    hash = mix(hash) ^ ports;
+    mix(hash)
+}
+
+#[inline(always)]
+const fn mix(hash: u32) -> u32 {
+    let hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
+    let hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
+    hash ^ hash >> 16
+}
+
 /// The UDP source port of a flow: `0xC000` and 14 bits of its hash, so that underlay routers and
 /// receive queues spread flows.
 #[inline(always)]

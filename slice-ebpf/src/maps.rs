@@ -1,0 +1,178 @@
+//! The maps, by writer. Names, layouts and capacities are those of `slice_common::layout::MAPS`,
+//! which also says what happens when one is full; the agent compares before it uses a pinned map.
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuHashMap};
+use aya_ebpf::macros::btf_map;
+use slice_common::address::Address;
+use slice_common::layout::{
+    Capacity, Class, ClassKey, Counter, CounterKey, DropKey, Endpoint, LocalEndpoint, LocalKey,
+    Path, PathGroup, Peer, PolicyEntry, PolicyKey, ReplyKey, Route, RouteKey, Settings, Slice,
+};
+
+// Written by the agent.
+
+#[btf_map]
+static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static PATHS: HashMap<u32, Path, { Capacity::PATHS }> = HashMap::new();
+#[btf_map]
+static PATH_GROUPS: HashMap<u32, PathGroup, { Capacity::PATH_GROUPS }> = HashMap::new();
+#[btf_map]
+static PEERS: HashMap<Address, Peer, { Capacity::PEERS }> = HashMap::new();
+#[btf_map]
+static SLICES: HashMap<u32, Slice, { Capacity::SLICES }> = HashMap::new();
+#[btf_map]
+static LOCAL: HashMap<LocalKey, LocalEndpoint, { Capacity::LOCAL }> = HashMap::new();
+#[btf_map]
+static ENDPOINTS: HashMap<u32, Endpoint, { Capacity::ENDPOINTS }> = HashMap::new();
+#[btf_map]
+static NODE_ADDRESSES: HashMap<Address, u32, { Capacity::NODE_ADDRESSES }> = HashMap::new();
+
+// Written by the agent and swapped whole: a reader sees the old table or the new one.
+
+#[btf_map]
+static ROUTES: ArrayOfMaps<LpmTrie<RouteKey, Route, { Capacity::ROUTES }>, 1> = ArrayOfMaps::new();
+#[btf_map]
+static POLICY: ArrayOfMaps<LpmTrie<PolicyKey, PolicyEntry, { Capacity::POLICY }>, 1> =
+    ArrayOfMaps::new();
+#[btf_map]
+static CLASSES: ArrayOfMaps<LpmTrie<ClassKey, Class, { Capacity::CLASSES }>, 1> =
+    ArrayOfMaps::new();
+
+// Written here; the agent sweeps expired entries out.
+
+#[btf_map]
+static REPLIES: HashMap<ReplyKey, u64, { Capacity::REPLIES }> = HashMap::new();
+
+// Written here, one copy per CPU: a shared counter next to hot state costs ten times as much.
+
+#[btf_map]
+static COUNTERS: PerCpuHashMap<CounterKey, Counter, { Capacity::COUNTERS }> = PerCpuHashMap::new();
+#[btf_map]
+static DROPS: PerCpuHashMap<DropKey, u64, { Capacity::DROPS }> = PerCpuHashMap::new();
+
+const KEY_ANY: u64 = 0;
+
+#[inline(always)]
+pub(crate) fn settings() -> Option<Settings> {
+    SETTINGS.get(0).copied()
+}
+
+#[inline(always)]
+pub(crate) fn path(id: u32) -> Option<&'static Path> {
+    // SAFETY: values are plain integers; the agent replaces a path by one that is valid as well, and
+    // an entry read while it is replaced is freed only after this run (RCU).
+    unsafe { PATHS.get(id) }
+}
+
+#[inline(always)]
+pub(crate) fn path_group(id: u32) -> Option<&'static PathGroup> {
+    // SAFETY: as for `path`.
+    unsafe { PATH_GROUPS.get(id) }
+}
+
+#[inline(always)]
+pub(crate) fn peer(underlay_address: Address) -> Option<&'static Peer> {
+    // SAFETY: as for `path`.
+    unsafe { PEERS.get(underlay_address) }
+}
+
+#[inline(always)]
+pub(crate) fn slice(number: u32) -> Option<&'static Slice> {
+    // SAFETY: as for `path`.
+    unsafe { SLICES.get(number) }
+}
+
+#[inline(always)]
+pub(crate) fn local_endpoint(table: u32, address: Address) -> Option<&'static LocalEndpoint> {
+    // SAFETY: as for `path`.
+    unsafe { LOCAL.get(LocalKey { table, address }) }
+}
+
+#[inline(always)]
+pub(crate) fn endpoint(ifindex: u32) -> Option<&'static Endpoint> {
+    // SAFETY: as for `path`.
+    unsafe { ENDPOINTS.get(ifindex) }
+}
+
+#[inline(always)]
+pub(crate) fn is_node_address(address: Address) -> bool {
+    NODE_ADDRESSES.get_ptr(address).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn route(table: u32, address: Address) -> Option<&'static Route> {
+    let key = Key::new(64, RouteKey { table, address });
+    // SAFETY: as for `path`; a swapped-out table is freed only after this run.
+    ROUTES
+        .get_value_ptr_mut(0, &key)
+        .map(|route| unsafe { &*route })
+}
+
+#[inline(always)]
+pub(crate) fn policy_verdict(key: PolicyKey) -> Option<u32> {
+    let key = Key::new(PolicyKey::BITS, key);
+    // SAFETY: as for `route`.
+    POLICY
+        .get_value_ptr_mut(0, &key)
+        .map(|entry| unsafe { (*entry).verdict })
+}
+
+#[inline(always)]
+pub(crate) fn class(key: ClassKey) -> Option<Class> {
+    let key = Key::new(ClassKey::BITS, key);
+    // SAFETY: as for `route`.
+    CLASSES
+        .get_value_ptr_mut(0, &key)
+        .map(|class| unsafe { *class })
+}
+
+#[inline(always)]
+pub(crate) fn reply_expiry_ns(key: &ReplyKey) -> Option<u64> {
+    // SAFETY: one aligned 64-bit load.
+    REPLIES
+        .get_ptr(key)
+        .map(|expiry| unsafe { expiry.read_volatile() })
+}
+
+/// Does nothing when the map is full: the reply is then judged by the rules alone.
+#[inline(always)]
+pub(crate) fn set_reply_expiry(key: &ReplyKey, expiry_ns: u64) {
+    match REPLIES.get_ptr_mut(key) {
+        // SAFETY: one aligned 64-bit store; a lost race writes nearly the same time.
+        Some(slot) => unsafe { slot.write_volatile(expiry_ns) },
+        None => {
+            let _full = REPLIES.insert(key, expiry_ns, KEY_ANY);
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn count_traffic(key: CounterKey, bytes: u32) {
+    match COUNTERS.get_ptr_mut(key) {
+        // SAFETY: this CPU's copy; TC programs of one CPU do not interrupt each other.
+        Some(counter) => unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += bytes as u64;
+        },
+        None => {
+            let first = Counter {
+                packets: 1,
+                bytes: bytes as u64,
+            };
+            let _full = COUNTERS.insert(key, first, KEY_ANY);
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn count_drop(key: DropKey) {
+    match DROPS.get_ptr_mut(key) {
+        // SAFETY: as for `count_traffic`.
+        Some(packets) => unsafe { *packets += 1 },
+        None => {
+            let _full = DROPS.insert(key, 1u64, KEY_ANY);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The packet's memory and the fields of its `__sk_buff`: the only file that touches either.
+//!
+//! Everything is inlined: a function of its own that took the context would have packet pointers
+//! turned into 32-bit numbers by LLVM's argument promotion, and the verifier refuses those.
+//! Context fields are read and written volatile, else LLVM merges neighbours into one 64-bit access,
+//! which the verifier refuses as well.
+
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
+    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_csum_level, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect_neigh,
+    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
+use aya_ebpf::programs::TcContext;
+use slice_common::wire::{ETHERNET_BYTES, vxlan};
+
+/// The kernel refused an operation on the packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Refused;
+
+/// One packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    skb: *mut __sk_buff,
+}
+
+macro_rules! field {
+    ($packet:expr, $field:ident) => {
+        // SAFETY: the kernel gives a valid context; the verifier checks field and width.
+        unsafe { (&raw const (*$packet.skb).$field).read_volatile() }
+    };
+}
+
+impl Packet {
+    #[inline(always)]
+    pub(crate) fn new(context: &TcContext) -> Self {
+        Self {
+            skb: context.skb.skb,
+        }
+    }
+
+    /// Length in bytes from the Ethernet header on.
+    #[inline(always)]
+    pub(crate) fn len(self) -> u32 {
+        field!(self, len)
+    }
+
+    #[inline(always)]
+    pub(crate) fn ifindex(self) -> u32 {
+        field!(self, ifindex)
+    }
+
+    /// The EtherType after VLAN tags, in network order.
+    #[inline(always)]
+    pub(crate) fn ethertype(self) -> u16 {
+        field!(self, protocol) as u16
+    }
+
+    /// Whether the frame was sent to this host, not overheard or broadcast.
+    #[inline(always)]
+    pub(crate) fn is_for_this_host(self) -> bool {
+        const PACKET_HOST: u32 = 0;
+        field!(self, pkt_type) == PACKET_HOST
+    }
+
+    /// Payload bytes of each segment of a segmentation-offload packet; 0 for others.
+    #[inline(always)]
+    pub(crate) fn gso_bytes(self) -> u32 {
+        field!(self, gso_size)
+    }
+
+    /// Makes the first `bytes` of the packet readable where they are not yet (headers of packets
+    /// from real network cards may lie in page fragments).
+    #[inline(always)]
+    pub(crate) fn make_readable(self, bytes: u32) {
+        if self.data() + bytes as usize > self.data_end() {
+            let present = self.len();
+            let wanted = if bytes < present { bytes } else { present };
+            // SAFETY: any length is legal; on failure later loads simply find nothing.
+            unsafe { bpf_skb_pull_data(self.skb, wanted) };
+        }
+    }
+
+    /// Loads `T` at `offset`, or nothing when the packet ends before.
+    ///
+    /// `T` is made of integers without padding. The verifier needs `offset` bounded: it comes from
+    /// constants and a header length of four bits.
+    #[inline(always)]
+    pub(crate) fn load<T: Copy>(self, offset: u32) -> Option<T> {
+        let start = self.data() + offset as usize;
+        if start + size_of::<T>() > self.data_end() {
+            return None;
+        }
+        // SAFETY: within the packet, checked above in the form that the verifier follows. Packet
+        // memory may be unaligned for `T`: every kernel on x86-64 and arm64 allows that for packets.
+        Some(unsafe { (start as *const T).read_volatile() })
+    }
+
+    /// Overwrites bytes without touching any checksum.
+    #[inline(always)]
+    pub(crate) fn store<T: Copy>(self, offset: u32, value: &T) -> Result<(), Refused> {
+        let from = (&raw const *value).cast();
+        // SAFETY: `from` points to `size_of::<T>()` initialised bytes; the helper checks the range.
+        check(unsafe { bpf_skb_store_bytes(self.skb, offset, from, size_of::<T>() as u32, 0) })
+    }
+
+    /// Adjusts the IPv4 header checksum at `offset` for a word that changes; `bytes` is 2 or 4.
+    #[inline(always)]
+    pub(crate) fn replace_header_checksum(
+        self,
+        offset: u32,
+        from: u32,
+        to: u32,
+        bytes: u64,
+    ) -> Result<(), Refused> {
+        // SAFETY: the helper checks the range.
+        check(unsafe { bpf_l3_csum_replace(self.skb, offset, from as u64, to as u64, bytes) })
+    }
+
+    /// Adjusts a transport checksum at `offset`. The kernel's helper knows whether the field holds a
+    /// full sum or the start that a network card completes; arithmetic on the bytes would not.
+    #[inline(always)]
+    pub(crate) fn replace_transport_checksum(
+        self,
+        offset: u32,
+        from: u32,
+        to: u32,
+        change: ChecksumChange,
+    ) -> Result<(), Refused> {
+        let flags = match change {
+            ChecksumChange::TcpAddress => BPF_F_PSEUDO_HDR as u64 | 4,
+            ChecksumChange::UdpAddress => BPF_F_PSEUDO_HDR as u64 | BPF_F_MARK_MANGLED_0 as u64 | 4,
+            ChecksumChange::HalfWord => 2,
+        };
+        // SAFETY: the helper checks the range.
+        check(unsafe { bpf_l4_csum_replace(self.skb, offset, from as u64, to as u64, flags) })
+    }
+
+    /// Makes room for the tunnel headers behind the Ethernet header. Segment sizes stay: the sender's
+    /// MSS already leaves the room.
+    #[inline(always)]
+    pub(crate) fn push_tunnel(self) -> Result<(), Refused> {
+        let flags = BPF_F_ADJ_ROOM_FIXED_GSO as u64
+            | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 as u64
+            | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
+            | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
+            | (ETHERNET_BYTES as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
+        self.adjust_room(vxlan::OVERHEAD_BYTES as i32, flags)
+    }
+
+    /// Removes the tunnel headers behind the Ethernet header, and keeps what the network card said
+    /// about the inner checksum (one level less: the outer one is gone).
+    #[inline(always)]
+    pub(crate) fn pop_tunnel(self) -> Result<(), Refused> {
+        let flags = BPF_F_ADJ_ROOM_FIXED_GSO as u64 | BPF_F_ADJ_ROOM_NO_CSUM_RESET as u64;
+        self.adjust_room(-(vxlan::OVERHEAD_BYTES as i32), flags)?;
+        // SAFETY: touches only the packet's own checksum state. An error means that there was no
+        // verified checksum to lower.
+        let _nothing_verified = unsafe { bpf_csum_level(self.skb, BPF_CSUM_LEVEL_DEC as u64) };
+        Ok(())
+    }
+
+    /// Sends the packet out of a device; the kernel routes it by its IPv4 destination and writes the
+    /// Ethernet header.
+    #[inline(always)]
+    pub(crate) fn redirect_to_neighbour(self, ifindex: u32) -> i32 {
+        self.reset_queue_mapping();
+        // SAFETY: no parameters to point to.
+        unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+    }
+
+    /// Hands the packet to the other end of a veth, in its network namespace.
+    #[inline(always)]
+    pub(crate) fn redirect_to_peer(self, ifindex: u32) -> i32 {
+        self.reset_queue_mapping();
+        // SAFETY: the helper checks the device when the redirect is carried out.
+        unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+    }
+
+    /// A queue number of the pod's veth means nothing on another device, and may not exist there.
+    #[inline(always)]
+    fn reset_queue_mapping(self) {
+        // SAFETY: the field is writable in TC programs.
+        unsafe { (&raw mut (*self.skb).queue_mapping).write_volatile(0) };
+    }
+
+    #[inline(always)]
+    fn adjust_room(self, bytes: i32, flags: u64) -> Result<(), Refused> {
+        // SAFETY: the helper checks lengths; no packet pointer is kept across it.
+        check(unsafe { bpf_skb_adjust_room(self.skb, bytes, BPF_ADJ_ROOM_MAC, flags) })
+    }
+
+    #[inline(always)]
+    fn data(self) -> usize {
+        field!(self, data) as usize
+    }
+
+    #[inline(always)]
+    fn data_end(self) -> usize {
+        field!(self, data_end) as usize
+    }
+}
+
+/// What changes under a transport checksum.
+#[derive(Clone, Copy)]
+pub(crate) enum ChecksumChange {
+    /// An address in the pseudo header.
+    TcpAddress,
+    /// The same for UDP, where 0 means "no checksum" and must stay, and must not come to be.
+    UdpAddress,
+    /// Two bytes of the segment itself.
+    HalfWord,
+}
+
+/// Monotonic kernel time.
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+#[inline(always)]
+fn check(result: i64) -> Result<(), Refused> {
+    if result == 0 { Ok(()) } else { Err(Refused) }
+}

@@ -1,0 +1,6 @@
+//! The lives of packets, one file each.
+
+pub mod pod_egress;
+pub mod pod_ingress;
+pub mod tunnel_ingress;
+pub mod underlay_ingress;

@@ -1,0 +1,48 @@
+//! Something reaches a pod by its pod address. Host side of its veth, TC egress.
+//!
+//! Slice traffic never comes this way (it is handed to the other end of the veth), so whoever is seen
+//! here is outside the slice.
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use slice_common::drop_reason::DropReason;
+use slice_common::wire::ETHERNET_BYTES;
+
+use crate::packet::Packet;
+use crate::stage::{identity, outside, parse};
+use crate::verdict::{Trace, Verdict, finish};
+
+#[classifier]
+pub fn pod_ingress(context: TcContext) -> i32 {
+    let mut trace = Trace::UNKNOWN;
+    let result = try_pod_ingress(Packet::new(&context), &mut trace);
+    finish(&context, trace, result)
+}
+
+#[inline(always)]
+fn try_pod_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReason> {
+    // For a slice pod...
+    let Some(endpoint) = identity::pod_behind(packet.ifindex()) else {
+        return Ok(Verdict::Untouched);
+    };
+    // ...by IPv4...
+    let Some(ip) = parse::candidate(packet, ETHERNET_BYTES) else {
+        return Ok(Verdict::Untouched);
+    };
+    // ...which its slice guards, from anyone but the node itself (kubelet probes).
+    if !outside::is_guarded(endpoint, &ip) {
+        return Ok(Verdict::Untouched);
+    }
+    trace.slice = endpoint.slice;
+    ip.check(packet.len().saturating_sub(ETHERNET_BYTES))?;
+    // It answers the pod, or it tells the pod what became of its own packet.
+    match parse::transport(packet, ip, ETHERNET_BYTES) {
+        Ok(headers) if outside::is_invited(&headers) => Ok(Verdict::Untouched),
+        Err(DropReason::IcmpError) => {
+            outside::check_error_quotes_pod(packet, &ip, ETHERNET_BYTES, endpoint)?;
+            Ok(Verdict::Untouched)
+        }
+        Err(DropReason::Malformed) => Err(DropReason::Malformed),
+        Ok(_) | Err(_) => Err(DropReason::Isolated),
+    }
+}

@@ -1,0 +1,13 @@
+//! One file, one question. Stages never call each other: a path calls them in a packet's order.
+
+pub(crate) mod classify;
+pub(crate) mod count;
+pub(crate) mod deliver;
+pub(crate) mod identity;
+pub(crate) mod mapping;
+pub(crate) mod outside;
+pub(crate) mod parse;
+pub(crate) mod policy;
+pub(crate) mod resolve;
+pub(crate) mod segment;
+pub(crate) mod tunnel;

@@ -1,0 +1,76 @@
+//! What may a slice pod exchange with the world outside its slice?
+//!
+//! TCP needs no record: only a SYN opens a connection. A UDP packet or an echo is welcome when the
+//! pod asked for it. Fragments after the first carry no ports and pass: without the first, which is
+//! judged, they are never put together.
+
+use slice_common::drop_reason::DropReason;
+use slice_common::layout::{Endpoint, ReplyKey};
+use slice_common::policy::{Ground, PacketKind};
+use slice_common::reply;
+use slice_common::wire::ipv4::{HEADER_BYTES, Ipv4Header, SOURCE_OFFSET};
+use slice_common::wire::transport::ICMP_HEADER_BYTES;
+
+use crate::packet::Packet;
+use crate::stage::parse::Headers;
+use crate::{maps, replies};
+
+/// Notes what a pod sends to the outside, so that the answer finds its way in.
+#[inline(always)]
+pub(crate) fn remember_question(headers: &Headers) {
+    if headers.transport.kind.leaves_reply_record() {
+        let (source, destination) = (headers.ip.source(), headers.ip.destination());
+        let scope = ReplyKey::OUTSIDE;
+        replies::remember(&reply::key_of_answer(
+            scope,
+            source,
+            destination,
+            &headers.transport,
+        ));
+    }
+}
+
+/// Whether isolation has a say on this packet at all.
+#[inline(always)]
+pub(crate) fn is_guarded(endpoint: &Endpoint, ip: &Ipv4Header) -> bool {
+    endpoint.flags & Endpoint::ISOLATED != 0
+        && ip.destination() == endpoint.pod_address
+        && !ip.is_later_fragment()
+        && !maps::is_node_address(ip.source())
+}
+
+/// Whether a packet from outside continues or answers something that the pod began.
+#[inline(always)]
+pub(crate) fn is_invited(headers: &Headers) -> bool {
+    let (source, destination) = (headers.ip.source(), headers.ip.destination());
+    match headers.transport.kind {
+        PacketKind::TcpOpen => false,
+        PacketKind::TcpOther => true,
+        kind => {
+            let scope = ReplyKey::OUTSIDE;
+            kind.may_rest_on(Ground::ReplyRecord)
+                && replies::is_expected(&reply::key_of(
+                    scope,
+                    source,
+                    destination,
+                    &headers.transport,
+                ))
+        }
+    }
+}
+
+/// Lets an ICMP error pass that quotes a packet of the pod.
+#[inline(always)]
+pub(crate) fn check_error_quotes_pod(
+    packet: Packet,
+    ip: &Ipv4Header,
+    ip_offset: u32,
+    endpoint: &Endpoint,
+) -> Result<(), DropReason> {
+    let quote = ip_offset + ip.header_bytes() + ICMP_HEADER_BYTES;
+    packet.make_readable(quote + HEADER_BYTES);
+    match packet.load::<u32>(quote + SOURCE_OFFSET) {
+        Some(word) if word == endpoint.pod_address.network_word() => Ok(()),
+        _ => Err(DropReason::Isolated),
+    }
+}

@@ -1,0 +1,119 @@
+//! What is in the packet? Read once; later steps get values, not pointers.
+
+use slice_common::address::Port;
+use slice_common::drop_reason::DropReason;
+use slice_common::policy::PacketKind;
+use slice_common::wire::ETHERTYPE_IPV4;
+use slice_common::wire::ipv4::{HEADER_BYTES_MAX, Ipv4Header};
+use slice_common::wire::transport::{
+    ICMP, ICMP_HEADER_BYTES, TCP, TCP_HEADER_BYTES, TCP_OFFSET_FLAGS_OFFSET, TcpFlags, Transport,
+    UDP, UDP_HEADER_BYTES, icmp_kind,
+};
+
+use crate::packet::Packet;
+
+/// The headers of one IPv4 packet and where they stand.
+#[derive(Clone, Copy)]
+pub(crate) struct Headers {
+    pub(crate) ip: Ipv4Header,
+    pub(crate) ip_offset: u32,
+    pub(crate) transport_offset: u32,
+    pub(crate) transport: Transport,
+    /// All zero unless the protocol is TCP.
+    pub(crate) tcp: TcpFlags,
+    /// Payload bytes of each segment of a segmentation-offload packet; 0 for others.
+    pub(crate) gso_bytes: u32,
+}
+
+/// The IPv4 header at `offset` if the packet has one, unchecked: enough to see whose packet it is.
+#[inline(always)]
+pub(crate) fn candidate(packet: Packet, offset: u32) -> Option<Ipv4Header> {
+    if packet.ethertype() != ETHERTYPE_IPV4 {
+        return None;
+    }
+    packet.make_readable(offset + HEADER_BYTES_MAX + TCP_HEADER_BYTES);
+    packet.load(offset)
+}
+
+/// Checks and reads a whole packet that will travel inside a slice.
+#[inline(always)]
+pub(crate) fn slice_packet(
+    packet: Packet,
+    ip: Ipv4Header,
+    ip_offset: u32,
+) -> Result<Headers, DropReason> {
+    ip.check(packet.len().saturating_sub(ip_offset))?;
+    if ip.is_fragment() {
+        return Err(DropReason::Fragment);
+    }
+    let headers = transport(packet, ip, ip_offset)?;
+    if headers.gso_bytes != 0 && headers.transport.protocol != TCP {
+        return Err(DropReason::GsoNotTcp);
+    }
+    Ok(headers)
+}
+
+/// Reads the transport header of a checked packet or of a datagram's first fragment.
+#[inline(always)]
+pub(crate) fn transport(
+    packet: Packet,
+    ip: Ipv4Header,
+    ip_offset: u32,
+) -> Result<Headers, DropReason> {
+    let offset = ip_offset + ip.header_bytes();
+    let payload_bytes = ip.total_bytes().saturating_sub(ip.header_bytes());
+    let mut tcp = TcpFlags::from_bytes([0, 0]);
+    let (kind, ports) = match ip.protocol() {
+        TCP => {
+            tcp = tcp_flags(packet, offset, payload_bytes)?;
+            (tcp.kind(), ports(packet, offset)?)
+        }
+        UDP if payload_bytes >= UDP_HEADER_BYTES => (PacketKind::Datagram, ports(packet, offset)?),
+        ICMP if payload_bytes >= ICMP_HEADER_BYTES => echo(packet, offset)?,
+        UDP | ICMP => return Err(DropReason::Malformed),
+        _ => return Err(DropReason::UnsupportedProtocol),
+    };
+    let transport = Transport {
+        protocol: ip.protocol(),
+        kind,
+        source_port: ports[0],
+        destination_port: ports[1],
+    };
+    Ok(Headers {
+        ip,
+        ip_offset,
+        transport_offset: offset,
+        transport,
+        tcp,
+        gso_bytes: packet.gso_bytes(),
+    })
+}
+
+#[inline(always)]
+fn tcp_flags(packet: Packet, offset: u32, payload_bytes: u32) -> Result<TcpFlags, DropReason> {
+    let bytes: [u8; 2] = packet
+        .load(offset + TCP_OFFSET_FLAGS_OFFSET)
+        .ok_or(DropReason::Malformed)?;
+    let flags = TcpFlags::from_bytes(bytes);
+    if flags.header_bytes() < TCP_HEADER_BYTES || flags.header_bytes() > payload_bytes {
+        return Err(DropReason::Malformed);
+    }
+    Ok(flags)
+}
+
+#[inline(always)]
+fn ports(packet: Packet, offset: u32) -> Result<[Port; 2], DropReason> {
+    let words: [u16; 2] = packet.load(offset).ok_or(DropReason::Malformed)?;
+    Ok([
+        Port::from_network_word(words[0]),
+        Port::from_network_word(words[1]),
+    ])
+}
+
+#[inline(always)]
+fn echo(packet: Packet, offset: u32) -> Result<(PacketKind, [Port; 2]), DropReason> {
+    let words: [u16; 3] = packet.load(offset).ok_or(DropReason::Malformed)?;
+    let [icmp_type, code] = words[0].to_ne_bytes();
+    let kind = icmp_kind(icmp_type, code)?;
+    Ok((kind, [Port::from_network_word(words[2]), Port::new(0)]))
+}

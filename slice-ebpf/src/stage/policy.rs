@@ -1,0 +1,87 @@
+//! May these two talk?
+
+use slice_common::address::Address;
+use slice_common::drop_reason::DropReason;
+use slice_common::layout::PolicyKey;
+use slice_common::policy::{Ground, allows};
+use slice_common::reply;
+use slice_common::wire::transport::Transport;
+
+use crate::{maps, replies};
+
+/// A packet as the policy sees it: addresses and namespaces inside the slice.
+#[derive(Clone, Copy)]
+pub(crate) struct Conversation {
+    pub(crate) slice: u32,
+    pub(crate) source: Address,
+    pub(crate) source_namespace: u32,
+    pub(crate) destination: Address,
+    pub(crate) destination_namespace: u32,
+    pub(crate) transport: Transport,
+}
+
+/// Judges a packet; one that opens a UDP or echo exchange leaves a record for its reply.
+#[inline(always)]
+pub(crate) fn judge(conversation: &Conversation) -> Result<(), DropReason> {
+    let kind = conversation.transport.kind;
+    if kind.may_rest_on(Ground::ForwardRule) && allows(forward_rule(conversation)) {
+        if kind.leaves_reply_record() {
+            let Conversation {
+                slice,
+                source,
+                destination,
+                ..
+            } = *conversation;
+            let answer = reply::key_of_answer(slice, source, destination, &conversation.transport);
+            replies::remember(&answer);
+        }
+        return Ok(());
+    }
+    if kind.may_rest_on(Ground::MirroredRule) && allows(mirrored_rule(conversation)) {
+        return Ok(());
+    }
+    if kind.may_rest_on(Ground::ReplyRecord) && answers_a_packet(conversation) {
+        return Ok(());
+    }
+    Err(DropReason::PolicyDenied)
+}
+
+#[inline(always)]
+fn forward_rule(conversation: &Conversation) -> Option<u32> {
+    maps::policy_verdict(PolicyKey {
+        slice: conversation.slice,
+        source_namespace: conversation.source_namespace,
+        destination_namespace: conversation.destination_namespace,
+        protocol: conversation.transport.protocol,
+        reserved: 0,
+        port: conversation.transport.destination_port.network_word(),
+    })
+}
+
+#[inline(always)]
+fn mirrored_rule(conversation: &Conversation) -> Option<u32> {
+    maps::policy_verdict(PolicyKey {
+        slice: conversation.slice,
+        source_namespace: conversation.destination_namespace,
+        destination_namespace: conversation.source_namespace,
+        protocol: conversation.transport.protocol,
+        reserved: 0,
+        port: conversation.transport.source_port.network_word(),
+    })
+}
+
+#[inline(always)]
+fn answers_a_packet(conversation: &Conversation) -> bool {
+    let Conversation {
+        slice,
+        source,
+        destination,
+        ..
+    } = *conversation;
+    replies::is_expected(&reply::key_of(
+        slice,
+        source,
+        destination,
+        &conversation.transport,
+    ))
+}

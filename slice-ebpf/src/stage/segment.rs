@@ -1,0 +1,97 @@
+//! Does it fit the path?
+
+use slice_common::drop_reason::DropReason;
+use slice_common::layout::Path;
+use slice_common::wire::mss::{self, Step};
+use slice_common::wire::transport::{TCP_CHECKSUM_OFFSET, TCP_HEADER_BYTES};
+use slice_common::wire::vxlan;
+
+use crate::packet::{ChecksumChange, Packet};
+use crate::stage::parse::Headers;
+
+/// An IPv4 packet cannot say more, whatever carries it.
+const OUTER_BYTES_MAX: u32 = 65_535;
+
+/// Refuses a packet that will not fit the path once the tunnel headers are on. A segmentation-offload
+/// packet is judged by its segments.
+#[inline(always)]
+pub(crate) fn check_size(headers: &Headers, path: &Path) -> Result<(), DropReason> {
+    let whole = headers.ip.total_bytes();
+    let largest = match headers.gso_bytes {
+        0 => whole,
+        gso_bytes => headers.ip.header_bytes() + headers.tcp.header_bytes() + gso_bytes,
+    };
+    let fits = largest + vxlan::OVERHEAD_BYTES <= path.mtu
+        && whole + vxlan::OVERHEAD_BYTES <= OUTER_BYTES_MAX;
+    if fits {
+        Ok(())
+    } else {
+        Err(DropReason::TooBig)
+    }
+}
+
+/// Lowers the MSS that a SYN or SYN+ACK announces to what fits the path.
+#[inline(always)]
+pub(crate) fn clamp_mss(packet: Packet, headers: &Headers, path: &Path) -> Result<(), DropReason> {
+    if !headers.tcp.negotiates() {
+        return Ok(());
+    }
+    let Some(offset) = find_mss(packet, headers) else {
+        return Ok(());
+    };
+    let Some(old) = packet.load::<u16>(offset) else {
+        return Ok(());
+    };
+    let Some(new) = mss::clamped(u16::from_be(old), mss::largest_for_path(path.mtu)) else {
+        return Ok(());
+    };
+    // The value may stand at an odd offset of the segment; the checksum then sees its bytes swapped.
+    let odd = (offset - headers.transport_offset) & 1 == 1;
+    let (from, to) = (old, new.to_be());
+    let (sum_from, sum_to) = if odd {
+        (from.swap_bytes(), to.swap_bytes())
+    } else {
+        (from, to)
+    };
+    packet.replace_transport_checksum(
+        headers.transport_offset + TCP_CHECKSUM_OFFSET,
+        sum_from as u32,
+        sum_to as u32,
+        ChecksumChange::HalfWord,
+    )?;
+    packet.store(offset, &to)?;
+    Ok(())
+}
+
+/// The packet offset of the MSS value.
+///
+/// # Verifier
+/// Options have variable lengths, so the offset after `n` steps has as many values as there are ways
+/// to step there, and the verifier would walk them all. `unknown_zero` makes every offset "0..=63" to it:
+/// one state per step.
+#[inline(always)]
+fn find_mss(packet: Packet, headers: &Headers) -> Option<u32> {
+    let options_bytes = headers.tcp.header_bytes().saturating_sub(TCP_HEADER_BYTES);
+    let start = headers.transport_offset + TCP_HEADER_BYTES;
+    packet.make_readable(start + mss::OPTIONS_MAX);
+    let unknown_zero = unknown_zero(options_bytes);
+    let mut at = 0;
+    for _ in 0..mss::OPTIONS_MAX {
+        at = (at ^ unknown_zero) & 63;
+        if at + 4 > options_bytes {
+            return None;
+        }
+        match mss::step(packet.load::<[u8; 2]>(start + at)?) {
+            Step::Found => return Some(start + at + 2),
+            Step::Skip(bytes) => at += bytes,
+            Step::End => return None,
+        }
+    }
+    None
+}
+
+/// A zero that neither LLVM nor the verifier knows to be one.
+#[inline(always)]
+fn unknown_zero(any: u32) -> u32 {
+    core::hint::black_box(any) ^ core::hint::black_box(any)
+}

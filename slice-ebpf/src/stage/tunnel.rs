@@ -1,0 +1,132 @@
+//! The tunnel: what we read from a packet on the underlay, and what we write around one.
+
+use slice_common::address::{Address, Port};
+use slice_common::drop_reason::DropReason;
+use slice_common::id::{TrafficClass, Vni};
+use slice_common::layout::{Class, Path, Settings};
+use slice_common::wire::ecn::{self, Ecn};
+use slice_common::wire::ipv4::{self, Ipv4Header};
+use slice_common::wire::transport::{UDP, UDP_HEADER_BYTES};
+use slice_common::wire::vxlan::{self, Tunnel};
+use slice_common::wire::{ETHERNET_BYTES, ETHERTYPE_IPV4};
+
+use crate::packet::Packet;
+use crate::stage::parse::Headers;
+
+const UDP_OFFSET: u32 = ETHERNET_BYTES + ipv4::HEADER_BYTES;
+const VXLAN_OFFSET: u32 = UDP_OFFSET + UDP_HEADER_BYTES;
+const INNER_ETHERTYPE_OFFSET: u32 = ETHERNET_BYTES + vxlan::OVERHEAD_BYTES - 2;
+
+/// Where the inner IPv4 header stands in a tunnel packet.
+pub(crate) const INNER_OFFSET: u32 = ETHERNET_BYTES + vxlan::OVERHEAD_BYTES;
+
+/// Whether a packet on the underlay is for this node's tunnel. Only then is any fault in it ours to
+/// drop; a first look that needs no more than the fixed header.
+#[inline(always)]
+pub(crate) fn is_ours(packet: Packet, outer: &Ipv4Header, settings: &Settings) -> bool {
+    if outer.protocol() != UDP
+        || outer.destination() != settings.underlay_address
+        || !packet.is_for_this_host()
+        || outer.is_later_fragment()
+    {
+        return false;
+    }
+    let port_offset = ETHERNET_BYTES + outer.header_bytes() + 2;
+    match packet.load::<u16>(port_offset) {
+        Some(port) => port == settings.tunnel_port,
+        None => false,
+    }
+}
+
+/// Reads slice and class from a tunnel packet's headers.
+#[inline(always)]
+pub(crate) fn read(packet: Packet, outer: &Ipv4Header) -> Result<Vni, DropReason> {
+    outer
+        .check(packet.len().saturating_sub(ETHERNET_BYTES))
+        .map_err(|_| DropReason::BadTunnelHeader)?;
+    if outer.header_bytes() != ipv4::HEADER_BYTES || outer.is_fragment() {
+        return Err(DropReason::BadTunnelHeader);
+    }
+    let words: [u32; 2] = packet
+        .load(VXLAN_OFFSET)
+        .ok_or(DropReason::BadTunnelHeader)?;
+    let (first, second) = (words[0].to_ne_bytes(), words[1].to_ne_bytes());
+    vxlan::parse([
+        first[0], first[1], first[2], first[3], second[0], second[1], second[2], second[3],
+    ])
+    .ok_or(DropReason::BadTunnelHeader)
+}
+
+/// The inner IPv4 header.
+#[inline(always)]
+pub(crate) fn inner(packet: Packet) -> Result<Ipv4Header, DropReason> {
+    packet.make_readable(INNER_OFFSET + ipv4::HEADER_BYTES_MAX + 20);
+    match packet.load::<u16>(INNER_ETHERTYPE_OFFSET) {
+        Some(ETHERTYPE_IPV4) => packet.load(INNER_OFFSET).ok_or(DropReason::Malformed),
+        Some(_) => Err(DropReason::InnerNotIpv4),
+        None => Err(DropReason::BadTunnelHeader),
+    }
+}
+
+/// The inner TOS byte once the outer header is gone.
+#[inline(always)]
+pub(crate) fn tos_after_pop(outer: &Ipv4Header, inner: &Ipv4Header) -> Result<u8, DropReason> {
+    match ecn::decapsulate(Ecn::of_tos(inner.tos()), Ecn::of_tos(outer.tos())) {
+        Ok(ecn) => Ok(inner.tos() & !3 | ecn.bits()),
+        Err(ecn::CongestedButNotCapable) => Err(DropReason::EcnNotCapable),
+    }
+}
+
+/// Puts the packet into the tunnel.
+#[inline(always)]
+pub(crate) fn push(
+    packet: Packet,
+    headers: &Headers,
+    slice_source: Address,
+    slice: u32,
+    class: Class,
+    path: &Path,
+) -> Result<(), DropReason> {
+    packet.push_tunnel()?;
+    let transport = &headers.transport;
+    let hash = vxlan::flow_hash(
+        slice_source,
+        headers.ip.destination(),
+        transport.source_port,
+        transport.destination_port,
+    );
+    let tunnel = Tunnel {
+        source: path.local,
+        destination: path.remote,
+        source_port: vxlan::source_port(hash),
+        destination_port: Port::from_network_word(path.port),
+        vni: Vni::from_parts(slice, TrafficClass::from_low_bits(class.class as u32)),
+        tos: ecn::outer_tos(class.dscp, headers.ip.tos()),
+    };
+    packet.store(
+        ETHERNET_BYTES,
+        &vxlan::header(tunnel, headers.ip.total_bytes()),
+    )?;
+    Ok(())
+}
+
+/// Takes the packet out of the tunnel and writes the ECN that survives. Returns the headers where
+/// they stand from now on.
+#[inline(always)]
+pub(crate) fn pop(packet: Packet, headers: &Headers, tos: u8) -> Result<Headers, DropReason> {
+    packet.pop_tunnel()?;
+    let mut moved = *headers;
+    moved.ip_offset -= vxlan::OVERHEAD_BYTES;
+    moved.transport_offset -= vxlan::OVERHEAD_BYTES;
+    if tos != headers.ip.tos() {
+        let version = headers.ip.first_byte();
+        let (from, to) = (
+            u16::from_ne_bytes([version, headers.ip.tos()]),
+            u16::from_ne_bytes([version, tos]),
+        );
+        let checksum = moved.ip_offset + ipv4::CHECKSUM_OFFSET;
+        packet.replace_header_checksum(checksum, from as u32, to as u32, 2)?;
+        packet.store(moved.ip_offset, &to)?;
+    }
+    Ok(moved)
+}

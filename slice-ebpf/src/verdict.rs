@@ -1,0 +1,63 @@
+//! The one exit of every program: counts what was dropped and picks the return code.
+
+use aya_ebpf::bindings::tcx_action_base::{TCX_DROP, TCX_NEXT, TCX_REDIRECT};
+use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::debug;
+use slice_common::drop_reason::DropReason;
+use slice_common::layout::DropKey;
+
+use crate::maps;
+use crate::packet::Refused;
+
+/// What a path decided.
+#[derive(Clone, Copy)]
+#[must_use]
+pub(crate) enum Verdict {
+    /// Not ours: the next program and the stack see the packet as it came.
+    Untouched,
+    /// A redirect helper's answer: the packet is on its way, or the helper refused.
+    Redirected(i32),
+}
+
+/// What was learnt before a packet ended: the slice that the drop is counted for.
+#[derive(Clone, Copy)]
+pub(crate) struct Trace {
+    pub(crate) slice: u32,
+}
+
+impl Trace {
+    pub(crate) const UNKNOWN: Self = Self { slice: 0 };
+}
+
+impl From<Refused> for DropReason {
+    #[inline(always)]
+    fn from(_: Refused) -> Self {
+        DropReason::HelperFailed
+    }
+}
+
+/// Ends a packet.
+#[inline(always)]
+pub(crate) fn finish(
+    context: &TcContext,
+    trace: Trace,
+    result: Result<Verdict, DropReason>,
+) -> i32 {
+    let reason = match result {
+        Ok(Verdict::Untouched) => return TCX_NEXT,
+        Ok(Verdict::Redirected(TCX_REDIRECT)) => return TCX_REDIRECT,
+        Ok(Verdict::Redirected(_)) => DropReason::HelperFailed,
+        Err(reason) => reason,
+    };
+    maps::count_drop(DropKey {
+        slice: trace.slice,
+        reason: reason.number() as u32,
+    });
+    debug!(
+        context,
+        "drop: slice {} reason {}",
+        trace.slice,
+        reason.number()
+    );
+    TCX_DROP
+}
