@@ -1,0 +1,296 @@
+//! What can be wrong with a configuration, each with the object, the value and the remedy.
+
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// One mistake and its place.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{place}: {problem}")]
+pub struct ConfigError {
+    pub place: Place,
+    pub problem: Box<Problem>,
+}
+
+/// Where in the configuration something stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub file: Arc<str>,
+    /// Counts from 1 within the file; 0 means the file as a whole.
+    pub document: usize,
+    /// Counts from 1; 0 where the line is not known.
+    pub line: usize,
+    /// `Node east/east-1`, `Slice kafka`; empty where it is not known.
+    pub object: Arc<str>,
+    /// `peers[0].underlay`; empty for the object as a whole.
+    pub field: String,
+}
+
+/// Prints all mistakes, one a line, for a person.
+pub fn render(errors: &[ConfigError]) -> String {
+    errors.iter().map(|error| format!("{error}\n")).collect()
+}
+
+impl Place {
+    pub fn of_file(file: &str) -> Self {
+        Self {
+            file: file.into(),
+            ..Self::default()
+        }
+    }
+
+    /// The place of `field` inside this one.
+    pub fn field(&self, field: impl fmt::Display) -> Self {
+        let mut place = self.clone();
+        place.field = match self.field.as_str() {
+            "" => field.to_string(),
+            outer => format!("{outer}.{field}"),
+        };
+        place
+    }
+
+    /// The place of the element `index` (from 0) of the list `field` inside this one.
+    pub fn item(&self, field: &str, index: usize) -> Self {
+        self.field(format_args!("{field}[{index}]"))
+    }
+
+    pub fn error(&self, problem: Problem) -> ConfigError {
+        ConfigError {
+            place: self.clone(),
+            problem: Box::new(problem),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file)?;
+        if self.document > 0 {
+            write!(f, ", document {}", self.document)?;
+        }
+        if self.line > 0 {
+            write!(f, ", line {}", self.line)?;
+        }
+        if !self.object.is_empty() {
+            write!(f, ", {}", self.object)?;
+        }
+        if !self.field.is_empty() {
+            write!(f, ", {}", self.field)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong, what was expected, what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Problem {
+    // Files and YAML.
+    #[error("cannot be read ({0}); check that the path exists and may be read")]
+    Unreadable(String),
+    #[error("has {bytes} bytes or more, the limit is {limit}; is it a configuration file?")]
+    TooLarge { bytes: u64, limit: u64 },
+    #[error("the folder holds no *.yaml or *.yml file; put a Node document and its slices there")]
+    NoFiles,
+    #[error("holds no document; write a document of kind Node and one of kind Slice per slice")]
+    Empty,
+    #[error("is not text in UTF-8 (first bad byte at offset {offset}); is it a YAML file?")]
+    NotText { offset: usize },
+    #[error("is not YAML: {0}; check indentation, quotes and colons there")]
+    NotYaml(String),
+    #[error("the document has no `kind`; write `kind: Node` or `kind: Slice` first")]
+    NoKind,
+    #[error("the kind `{0}` is unknown; write `kind: Node` or `kind: Slice`")]
+    UnknownKind(String),
+    #[error("{0}; see the configuration reference for the fields and their types")]
+    Shape(String),
+    #[error(
+        "`{0}` is not supported yet, so nothing would enforce it; remove it until a release does"
+    )]
+    NotYet(String),
+
+    // Which documents there are.
+    #[error("no document of kind Node; one describes this host (cluster, name, underlay, ...)")]
+    NoNode,
+    #[error("a second document of kind Node, the first is {first}; keep the one of this host")]
+    SecondNode { first: String },
+    #[error("no document of kind Slice has the name `{0}`; add it, or correct the name")]
+    UnknownSlice(String),
+
+    // Single values.
+    #[error(
+        "`{value}` is not a name: 1 to {max_bytes} of a-z, 0-9, `-`{dot}, a letter or digit at both ends"
+    )]
+    BadName {
+        value: String,
+        max_bytes: usize,
+        dot: &'static str,
+    },
+    #[error("`{0}` is not an interface name: 1 to 15 bytes without blanks, `/` and `:`")]
+    BadInterfaceName(String),
+    #[error("`{0}` is not an IPv4 address; write four numbers from 0 to 255, as in 10.77.0.2")]
+    NotAnAddress(String),
+    #[error("`{0}` is not the address of one host; give a unicast address, as in 192.0.2.11")]
+    NotAHostAddress(String),
+    #[error("`{0}` is not an IPv4 prefix; write address/length, as in 10.77.0.0/29")]
+    NotAPrefix(String),
+    #[error("`{value}` has bits set behind its length; write `{network}`")]
+    HostBits { value: String, network: String },
+    #[error("`{value}` is out of range; {what} is {min} to {max}")]
+    OutOfRange {
+        what: &'static str,
+        value: String,
+        min: u64,
+        max: u64,
+    },
+    #[error("`{0}` is not a port; write a number (9092) or a range (9090-9092), 1 to 65535")]
+    NotAPort(String),
+    #[error("`{value}` runs backwards; write `{swapped}`")]
+    ReversedPorts { value: String, swapped: String },
+    #[error("`{value}` is unknown; {what} is {choices}")]
+    UnknownValue {
+        what: &'static str,
+        value: String,
+        choices: &'static str,
+    },
+    #[error("the list is empty; {0}")]
+    EmptyList(&'static str),
+    #[error("ICMP has no ports, but `{0}` is given; remove `port`")]
+    PortOfIcmp(String),
+    #[error("`*` already means every namespace; write it alone, or list the namespaces")]
+    StarAndOthers,
+
+    // Slices.
+    #[error("mode Mapped needs the slice's addresses; add `ranges`, as in [10.77.0.0/16]")]
+    NoRanges,
+    #[error("mode Native uses the pods' own addresses; remove `ranges`")]
+    RangesInNative,
+    #[error(
+        "`{0}` is no range for a slice: length 8 to 30, and not in 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16 or 224.0.0.0/3"
+    )]
+    UnusableRange(String),
+    #[error(
+        "no encryption is built yet, so mode must be None, not `{0}`; write `encryption: {{mode: None}}` and `acceptPlaintext: true` if clear text will do"
+    )]
+    Encryption(String),
+    #[error("slice traffic is not encrypted; write `acceptPlaintext: true` to accept that")]
+    PlaintextNotAccepted,
+    #[error("{count} classes, but at most 7 fit beside the default class; remove some")]
+    TooManyClasses { count: usize },
+    #[error("{traffic} is also matched at {first}; a packet is of one class, so remove one match")]
+    ClassOverlap { traffic: String, first: String },
+
+    // Several values.
+    #[error("the {what} `{value}` is already used at {first}; each needs its own")]
+    Duplicate {
+        what: &'static str,
+        value: String,
+        first: String,
+    },
+    #[error(transparent)]
+    Overlap(Box<Overlap>),
+    #[error(
+        "{prefix} lies outside the ranges of slice {slice} ({ranges}); cut it from one of them"
+    )]
+    BlockOutsideRanges {
+        prefix: String,
+        slice: String,
+        ranges: String,
+    },
+    #[error(
+        "{prefix} is a block of the Native slice {slice}, where a block is one pod's address; write one /32 for each pod"
+    )]
+    NativeBlockLength { prefix: String, slice: String },
+    #[error(
+        "`{slice_address}` differs from the pod address `{address}`; in the Native slice {slice} they are the same"
+    )]
+    NativeAddress {
+        slice_address: String,
+        address: String,
+        slice: String,
+    },
+    #[error(
+        "the node has no block of {owner}, so no address for this endpoint; add one to `blocks`"
+    )]
+    NoBlock { owner: String },
+    #[error(
+        "`{address}` lies outside the blocks of {owner} on this node ({blocks}); take an address from one of them"
+    )]
+    AddressOutsideBlocks {
+        address: String,
+        owner: String,
+        blocks: String,
+    },
+    #[error("`{address}` lies in {prefix} of {owner}; {remedy}")]
+    AddressInSlice {
+        address: String,
+        prefix: String,
+        owner: String,
+        remedy: &'static str,
+    },
+    #[error("`{0}` is this node's own; a peer is another node")]
+    PeerIsSelf(String),
+    #[error("`{0}` is the underlay's interface; give the host side of the pod's veth pair")]
+    EndpointOnUnderlay(String),
+    #[error(
+        "the {what} names `{first}` and `{second}` hash to the same number {number}; rename one of them"
+    )]
+    HashCollision {
+        what: &'static str,
+        first: String,
+        second: String,
+        number: u32,
+    },
+
+    // The host.
+    #[error("this host has no interface `{name}`; it has {existing}")]
+    NoInterface { name: String, existing: String },
+    #[error(
+        "`{name}` is {kind}, not a veth; only pods behind a veth pair can be attached, so give the host side of the pod's pair"
+    )]
+    NotAVeth { name: String, kind: String },
+    #[error("interface {interface} does not have the address `{address}`; it has {existing}")]
+    AddressNotOnInterface {
+        address: String,
+        interface: String,
+        existing: String,
+    },
+    #[error(
+        "the range {range} overlaps {network}, a network that this host already routes; choose another range for the slice"
+    )]
+    RangeIsLocal { range: String, network: String },
+    #[error(
+        "interface {interface} has an MTU of {mtu_bytes} bytes; the underlay needs 576 or more"
+    )]
+    SmallMtu { interface: String, mtu_bytes: u32 },
+
+    // The kernel's tables.
+    #[error(
+        "the policy needs {count} entries and the limit is {limit}; rule `{rule}` of slice {slice} alone needs {of_rule}: name fewer namespaces or ports in it"
+    )]
+    PolicyTooLarge {
+        rule: String,
+        slice: String,
+        of_rule: usize,
+        count: usize,
+        limit: usize,
+    },
+    #[error("{count} {what}, the limit is {limit}; use fewer or larger ones")]
+    TooMany {
+        what: &'static str,
+        count: usize,
+        limit: usize,
+    },
+}
+
+/// Two prefixes that share addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{prefix} of {owner} overlaps {other_prefix} of {other} at {first}; {remedy}")]
+pub struct Overlap {
+    pub prefix: String,
+    pub owner: String,
+    pub other_prefix: String,
+    pub other: String,
+    pub first: String,
+    pub remedy: &'static str,
+}

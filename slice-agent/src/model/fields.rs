@@ -1,0 +1,287 @@
+//! What each field of the configuration means, for the reference.
+
+/// The fields of one object.
+#[derive(Clone, Copy, Debug)]
+pub struct Object {
+    /// The type in `unchecked`.
+    pub type_name: &'static str,
+    /// Where it stands, for a person.
+    pub title: &'static str,
+    pub fields: &'static [Field],
+}
+
+/// One field.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    pub name: &'static str,
+    /// `required`, or what absence means.
+    pub default: &'static str,
+    pub text: &'static str,
+}
+
+const REQUIRED: &str = "required";
+
+const fn field(name: &'static str, default: &'static str, text: &'static str) -> Field {
+    Field {
+        name,
+        default,
+        text,
+    }
+}
+
+/// Every object that a document can hold, outermost first.
+pub const OBJECTS: &[Object] = &[
+    Object {
+        type_name: "NodeDocument",
+        title: "Node: this host",
+        fields: &[
+            field("kind", REQUIRED, "`Node`."),
+            field(
+                "cluster",
+                REQUIRED,
+                "Name of the cluster that this host belongs to.",
+            ),
+            field(
+                "name",
+                REQUIRED,
+                "Name of this host, unique in its cluster.",
+            ),
+            field("underlay", REQUIRED, "How other nodes reach this one."),
+            field(
+                "endpoints",
+                "none",
+                "Pods of this host that belong to a slice.",
+            ),
+            field(
+                "blocks",
+                "none",
+                "Blocks of slice addresses that this node owns.",
+            ),
+            field(
+                "peers",
+                "none",
+                "Other nodes, of the same cluster or of another one.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "UnderlayFields",
+        title: "Node: `underlay`",
+        fields: &[
+            field(
+                "address",
+                REQUIRED,
+                "IPv4 address of this node; it must be on `interface`.",
+            ),
+            field(
+                "interface",
+                REQUIRED,
+                "Interface that tunnel packets leave and enter by.",
+            ),
+            field(
+                "port",
+                "6085",
+                "UDP port of the tunnel, the same on every node.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "EndpointFields",
+        title: "Node: `endpoints[]`",
+        fields: &[
+            field("slice", REQUIRED, "Name of a Slice document."),
+            field(
+                "namespace",
+                REQUIRED,
+                "Namespace of the pod; rules name it.",
+            ),
+            field("name", REQUIRED, "Name of the pod."),
+            field("interface", REQUIRED, "Host side of the pod's veth pair."),
+            field("address", REQUIRED, "The pod's own IPv4 address."),
+            field(
+                "sliceAddress",
+                REQUIRED,
+                "Its address inside the slice, from a block of this node for that slice and \
+                 namespace. Mode Native: the same as `address`.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "BlockFields",
+        title: "Node: `blocks[]` and `peers[].blocks[]`",
+        fields: &[
+            field("slice", REQUIRED, "Name of a Slice document."),
+            field(
+                "namespace",
+                REQUIRED,
+                "Namespace that the addresses belong to.",
+            ),
+            field(
+                "prefix",
+                REQUIRED,
+                "IPv4 prefix inside the slice's ranges that no other block overlaps. Mode Native: \
+                 one pod's address with length 32.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "PeerFields",
+        title: "Node: `peers[]`",
+        fields: &[
+            field("cluster", REQUIRED, "Name of the peer's cluster."),
+            field("name", REQUIRED, "Name of the peer, unique in its cluster."),
+            field("underlay", REQUIRED, "The peer's underlay address."),
+            field(
+                "mtu",
+                "MTU of the underlay interface",
+                "Largest IPv4 packet in bytes on the way to the peer, 576 to 65535.",
+            ),
+            field(
+                "blocks",
+                "none",
+                "Blocks of slice addresses that the peer owns.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "SliceDocument",
+        title: "Slice",
+        fields: &[
+            field("kind", REQUIRED, "`Slice`."),
+            field("metadata", REQUIRED, "Its name."),
+            field(
+                "id",
+                REQUIRED,
+                "Number on the wire, 1 to 2097150, the same on every node.",
+            ),
+            field("spec", REQUIRED, "What the slice is."),
+        ],
+    },
+    Object {
+        type_name: "MetadataFields",
+        title: "Slice: `metadata`",
+        fields: &[field("name", REQUIRED, "Name of the slice.")],
+    },
+    Object {
+        type_name: "SpecFields",
+        title: "Slice: `spec`",
+        fields: &[
+            field("addressing", REQUIRED, "Where slice addresses come from."),
+            field(
+                "isolation",
+                "`{level: Slice}`",
+                "Who outside the slice reaches its pods.",
+            ),
+            field(
+                "policy",
+                "everything denied",
+                "Who inside the slice may talk to whom.",
+            ),
+            field("qos", "one class", "Traffic classes."),
+            field(
+                "encryption",
+                REQUIRED,
+                "`{mode: None}`: there is no other mode yet.",
+            ),
+            field(
+                "acceptPlaintext",
+                REQUIRED,
+                "`true`: traffic is not encrypted, and you know.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "AddressingFields",
+        title: "Slice: `spec.addressing`",
+        fields: &[
+            field(
+                "mode",
+                REQUIRED,
+                "`Mapped`: pods get addresses from `ranges` inside the slice, so pod networks of \
+                 clusters may overlap. `Native`: pods keep their own addresses.",
+            ),
+            field(
+                "ranges",
+                "none",
+                "Mode Mapped: IPv4 prefixes that belong to this slice alone and that no network of \
+                 any node overlaps. Mode Native: must be absent.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "IsolationFields",
+        title: "Slice: `spec.isolation`",
+        fields: &[field(
+            "level",
+            REQUIRED,
+            "`Slice`: others cannot open connections to the slice's pods by their pod addresses; \
+             the node itself can. `Open`: they can.",
+        )],
+    },
+    Object {
+        type_name: "PolicyFields",
+        title: "Slice: `spec.policy`",
+        fields: &[
+            field(
+                "defaultAction",
+                "`Deny`",
+                "`Allow` or `Deny` for what no rule matches.",
+            ),
+            field("rules", "none", "Rules; the first that matches decides."),
+        ],
+    },
+    Object {
+        type_name: "RuleFields",
+        title: "Slice: `spec.policy.rules[]`",
+        fields: &[
+            field("name", REQUIRED, "Name of the rule, unique in the slice."),
+            field("action", REQUIRED, "`Allow` or `Deny`."),
+            field(
+                "from",
+                REQUIRED,
+                "Namespaces that open the conversation, or `[\"*\"]`.",
+            ),
+            field("to", REQUIRED, "Namespaces that are called, or `[\"*\"]`."),
+            field(
+                "ports",
+                "every protocol",
+                "Protocols and ports that are called.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "TrafficFields",
+        title: "Slice: `ports[]` of a rule, `match[]` of a class",
+        fields: &[
+            field("protocol", REQUIRED, "`TCP`, `UDP` or `ICMP` (echo)."),
+            field("port", "all ports", "`9092` or `9090-9092`; not with ICMP."),
+        ],
+    },
+    Object {
+        type_name: "QosFields",
+        title: "Slice: `spec.qos`",
+        fields: &[field(
+            "classes",
+            "none",
+            "At most 7. A class's number on the wire is its position, so append only.",
+        )],
+    },
+    Object {
+        type_name: "ClassFields",
+        title: "Slice: `spec.qos.classes[]`",
+        fields: &[
+            field("name", REQUIRED, "Name of the class, unique in the slice."),
+            field(
+                "match",
+                REQUIRED,
+                "Ports of the class, as either end of a conversation; classes may not overlap.",
+            ),
+            field("dscp", "0", "DSCP of the tunnel packets, 0 to 63."),
+        ],
+    },
+    Object {
+        type_name: "EncryptionFields",
+        title: "Slice: `spec.encryption`",
+        fields: &[field("mode", REQUIRED, "`None`.")],
+    },
+];

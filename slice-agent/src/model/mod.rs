@@ -1,0 +1,21 @@
+//! The desired state of one node as plain values, independent of where it came from: as written
+//! (`unchecked`), and checked (`Validated`, made by [`validate`] only).
+
+mod blocks;
+mod error;
+pub mod fields;
+mod host;
+mod node;
+mod scalar;
+mod slice;
+pub mod unchecked;
+mod validate;
+mod validated;
+
+pub use error::{ConfigError, Overlap, Place, Problem, render};
+pub use host::validate_against;
+pub use validate::validate;
+pub use validated::{
+    Action, Addressing, Namespaces, Protocol, Rule, Traffic, TrafficClassRule, Underlay, Validated,
+    ValidatedBlock, ValidatedEndpoint, ValidatedNode, ValidatedPeer, ValidatedSlice,
+};

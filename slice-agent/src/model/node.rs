@@ -1,0 +1,215 @@
+//! The checks of a Node document, value by value.
+
+use std::collections::BTreeSet;
+
+use slice_common::wire::vxlan;
+
+use super::error::{Place, Problem};
+use super::scalar;
+use super::unchecked::{BlockFields, EndpointFields, NodeDocument, PeerFields, UnderlayFields};
+use super::validate::{Findings, Unique};
+use super::validated::{Underlay, ValidatedBlock, ValidatedEndpoint, ValidatedNode, ValidatedPeer};
+
+/// The least that every IPv4 network carries (RFC 791), and the most that a length field can say.
+const MTU_BYTES_MIN: u64 = 576;
+const MTU_BYTES_MAX: u64 = 65_535;
+
+pub(super) fn check(
+    place: &Place,
+    fields: &NodeDocument,
+    slices: &[&str],
+    found: &mut Findings,
+) -> Option<ValidatedNode> {
+    let cluster = found.take(&place.field("cluster"), scalar::label(&fields.cluster));
+    let name = found.take(&place.field("name"), scalar::subdomain(&fields.name));
+    let underlay = check_underlay(&place.field("underlay"), &fields.underlay, found);
+    let known: BTreeSet<&str> = slices.iter().copied().collect();
+    let mut endpoints = Vec::new();
+    for (index, endpoint) in fields.endpoints.iter().enumerate() {
+        let place = place.item("endpoints", index);
+        endpoints.extend(check_endpoint(&place, endpoint, &known, found));
+    }
+    let blocks = check_blocks(place, &fields.blocks, &known, found);
+    let mut peers = Vec::new();
+    for (index, peer) in fields.peers.iter().enumerate() {
+        peers.extend(check_peer(&place.item("peers", index), peer, &known, found));
+    }
+    let node = ValidatedNode {
+        place: place.clone(),
+        cluster: cluster?,
+        name: name?,
+        underlay: underlay?,
+        endpoints,
+        blocks,
+        peers,
+    };
+    check_endpoints_together(&node, found);
+    check_peers_together(&node, found);
+    Some(node)
+}
+
+fn check_underlay(
+    place: &Place,
+    fields: &UnderlayFields,
+    found: &mut Findings,
+) -> Option<Underlay> {
+    let address = found.take(
+        &place.field("address"),
+        scalar::host_address(&fields.address),
+    );
+    let interface = found.take(
+        &place.field("interface"),
+        scalar::interface(&fields.interface),
+    );
+    let port = fields.port.unwrap_or(vxlan::DEFAULT_PORT.into());
+    let port = found.take(
+        &place.field("port"),
+        scalar::number("a UDP port", port, 1, 65_535),
+    );
+    Some(Underlay {
+        address: address?,
+        interface: interface?,
+        port: u16::try_from(port?).ok()?,
+    })
+}
+
+fn check_endpoint(
+    place: &Place,
+    fields: &EndpointFields,
+    slices: &BTreeSet<&str>,
+    found: &mut Findings,
+) -> Option<ValidatedEndpoint> {
+    let slice = check_slice_name(place, &fields.slice, slices, found);
+    let namespace = found.take(&place.field("namespace"), scalar::label(&fields.namespace));
+    let name = found.take(&place.field("name"), scalar::subdomain(&fields.name));
+    let interface = found.take(
+        &place.field("interface"),
+        scalar::interface(&fields.interface),
+    );
+    let address = found.take(
+        &place.field("address"),
+        scalar::host_address(&fields.address),
+    );
+    let slice_address = found.take(
+        &place.field("sliceAddress"),
+        scalar::host_address(&fields.slice_address),
+    );
+    Some(ValidatedEndpoint {
+        place: place.clone(),
+        slice: slice?,
+        namespace: namespace?,
+        name: name?,
+        interface: interface?,
+        address: address?,
+        slice_address: slice_address?,
+    })
+}
+
+fn check_blocks(
+    place: &Place,
+    fields: &[BlockFields],
+    slices: &BTreeSet<&str>,
+    found: &mut Findings,
+) -> Vec<ValidatedBlock> {
+    let mut blocks = Vec::new();
+    for (index, block) in fields.iter().enumerate() {
+        let place = place.item("blocks", index);
+        let slice = check_slice_name(&place, &block.slice, slices, found);
+        let namespace = found.take(&place.field("namespace"), scalar::label(&block.namespace));
+        let prefix = found.take(&place.field("prefix"), scalar::prefix(&block.prefix));
+        if let (Some(slice), Some(namespace), Some(prefix)) = (slice, namespace, prefix) {
+            blocks.push(ValidatedBlock {
+                place,
+                slice,
+                namespace,
+                prefix,
+            });
+        }
+    }
+    blocks
+}
+
+fn check_peer(
+    place: &Place,
+    fields: &PeerFields,
+    slices: &BTreeSet<&str>,
+    found: &mut Findings,
+) -> Option<ValidatedPeer> {
+    let cluster = found.take(&place.field("cluster"), scalar::label(&fields.cluster));
+    let name = found.take(&place.field("name"), scalar::subdomain(&fields.name));
+    let underlay = found.take(
+        &place.field("underlay"),
+        scalar::host_address(&fields.underlay),
+    );
+    let blocks = check_blocks(place, &fields.blocks, slices, found);
+    let mtu_bytes = match fields.mtu {
+        None => None,
+        Some(mtu) => {
+            let checked = scalar::number("a path's MTU", mtu, MTU_BYTES_MIN, MTU_BYTES_MAX);
+            Some(u32::try_from(found.take(&place.field("mtu"), checked)?).ok()?)
+        }
+    };
+    Some(ValidatedPeer {
+        place: place.clone(),
+        cluster: cluster?,
+        name: name?,
+        underlay: underlay?,
+        mtu_bytes,
+        blocks,
+    })
+}
+
+fn check_slice_name(
+    place: &Place,
+    name: &str,
+    known: &BTreeSet<&str>,
+    found: &mut Findings,
+) -> Option<String> {
+    if known.contains(name) {
+        return Some(name.to_owned());
+    }
+    found.add(
+        &place.field("slice"),
+        Problem::UnknownSlice(name.to_owned()),
+    );
+    None
+}
+
+fn check_endpoints_together(node: &ValidatedNode, found: &mut Findings) {
+    let mut names = Unique::new("endpoint name");
+    let mut interfaces = Unique::new("interface");
+    let mut addresses = Unique::new("address");
+    let mut slice_addresses = Unique::new("sliceAddress");
+    for endpoint in &node.endpoints {
+        let place = &endpoint.place;
+        let name = format!(
+            "{}/{}/{}",
+            endpoint.slice, endpoint.namespace, endpoint.name
+        );
+        names.check(&place.field("name"), name, found);
+        interfaces.check(&place.field("interface"), &endpoint.interface, found);
+        addresses.check(&place.field("address"), endpoint.address, found);
+        slice_addresses.check(&place.field("sliceAddress"), endpoint.slice_address, found);
+        if endpoint.interface == node.underlay.interface {
+            let problem = Problem::EndpointOnUnderlay(endpoint.interface.clone());
+            found.add(&place.field("interface"), problem);
+        }
+    }
+}
+
+fn check_peers_together(node: &ValidatedNode, found: &mut Findings) {
+    let mut names = Unique::new("peer name");
+    let mut underlays = Unique::new("underlay address");
+    for peer in &node.peers {
+        let name = format!("{}/{}", peer.cluster, peer.name);
+        if (&peer.cluster, &peer.name) == (&node.cluster, &node.name) {
+            found.add(&peer.place.field("name"), Problem::PeerIsSelf(name.clone()));
+        }
+        if peer.underlay == node.underlay.address {
+            let problem = Problem::PeerIsSelf(peer.underlay.to_string());
+            found.add(&peer.place.field("underlay"), problem);
+        }
+        names.check(&peer.place.field("name"), name, found);
+        underlays.check(&peer.place.field("underlay"), peer.underlay, found);
+    }
+}

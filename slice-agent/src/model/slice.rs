@@ -1,0 +1,331 @@
+//! The checks of Slice documents.
+
+use std::collections::BTreeSet;
+
+use ipnet::Ipv4Net;
+use slice_common::id::{SliceId, TrafficClass};
+
+use super::error::{Overlap, Place, Problem};
+use super::scalar;
+use super::unchecked::{
+    AddressingFields, ClassFields, RuleFields, SliceDocument, SpecFields, TrafficFields,
+};
+use super::validate::{Findings, Unique};
+use super::validated::{
+    Action, Addressing, Namespaces, Rule, Traffic, TrafficClassRule, ValidatedNode, ValidatedSlice,
+};
+
+const CLASSES_MAX: usize = TrafficClass::COUNT - 1;
+
+pub(super) fn check(
+    place: &Place,
+    fields: &SliceDocument,
+    found: &mut Findings,
+) -> Option<ValidatedSlice> {
+    let name = found.take(
+        &place.field("metadata.name"),
+        scalar::label(&fields.metadata.name),
+    );
+    let (least, most) = (SliceId::MIN.into(), SliceId::MAX.into());
+    let id = found
+        .take(
+            &place.field("id"),
+            scalar::number("a slice id", fields.id, least, most),
+        )
+        .and_then(|id| SliceId::new_checked(u32::try_from(id).ok()?));
+    let spec = &fields.spec;
+    let at = place.field("spec");
+    let addressing = addressing(&at.field("addressing"), &spec.addressing, found);
+    let isolated = isolated(&at, spec, found);
+    let (default_action, rules) = policy(&at.field("policy"), spec, found);
+    let classes = classes(&at.field("qos"), spec, found);
+    encryption(&at, spec, found);
+    Some(ValidatedSlice {
+        place: place.clone(),
+        name: name?,
+        id: id?,
+        addressing: addressing?,
+        isolated: isolated?,
+        default_action: default_action?,
+        rules,
+        classes,
+    })
+}
+
+/// Names, numbers and ranges are each slice's own.
+pub(super) fn check_together(slices: &[ValidatedSlice], found: &mut Findings) {
+    let mut names = Unique::new("slice name");
+    let mut ids = Unique::new("slice id");
+    let mut ranges: Vec<(&ValidatedSlice, Place, Ipv4Net)> = Vec::new();
+    for slice in slices {
+        names.check(&slice.place.field("metadata.name"), &slice.name, found);
+        ids.check(&slice.place.field("id"), slice.id.number(), found);
+        for (index, range) in slice.ranges().iter().enumerate() {
+            let place = slice.place.field("spec.addressing").item("ranges", index);
+            for (other, first, earlier) in &ranges {
+                if overlap(*range, *earlier) {
+                    let problem = Overlap {
+                        prefix: range.to_string(),
+                        owner: format!("slice {}", slice.name),
+                        other_prefix: earlier.to_string(),
+                        other: format!("slice {}", other.name),
+                        first: first.to_string(),
+                        remedy: "give the slices disjoint ranges",
+                    };
+                    found.add(&place, Problem::Overlap(Box::new(problem)));
+                }
+            }
+            ranges.push((slice, place, *range));
+        }
+    }
+}
+
+pub(super) fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
+    one.contains(&other) || other.contains(&one)
+}
+
+/// All namespaces of a slice that this node knows: from blocks, its own and its peers', and from
+/// the rules.
+pub(crate) fn namespaces(node: &ValidatedNode, slice: &ValidatedSlice) -> BTreeSet<String> {
+    let peers = node.peers.iter().flat_map(|peer| &peer.blocks);
+    let blocks = node
+        .blocks
+        .iter()
+        .chain(peers)
+        .filter(|block| block.slice == slice.name);
+    let mut names: BTreeSet<String> = blocks.map(|block| block.namespace.clone()).collect();
+    for side in slice.rules.iter().flat_map(|rule| [&rule.from, &rule.to]) {
+        if let Namespaces::Listed(listed) = side {
+            names.extend(listed.iter().cloned());
+        }
+    }
+    names
+}
+
+fn addressing(
+    place: &Place,
+    fields: &AddressingFields,
+    found: &mut Findings,
+) -> Option<Addressing> {
+    let mut ranges = Vec::new();
+    for (index, range) in fields.ranges.iter().enumerate() {
+        ranges.extend(found.take(&place.item("ranges", index), scalar::range(range)));
+    }
+    match fields.mode.as_str() {
+        "Mapped" if fields.ranges.is_empty() => {
+            found.add(&place.field("ranges"), Problem::NoRanges);
+            None
+        }
+        "Mapped" => Some(Addressing::Mapped { ranges }),
+        "Native" if !fields.ranges.is_empty() => {
+            found.add(&place.field("ranges"), Problem::RangesInNative);
+            None
+        }
+        "Native" => Some(Addressing::Native),
+        other => {
+            found.add(
+                &place.field("mode"),
+                unknown("mode", other, "Mapped or Native"),
+            );
+            None
+        }
+    }
+}
+
+fn isolated(place: &Place, spec: &SpecFields, found: &mut Findings) -> Option<bool> {
+    let place = place.field("isolation.level");
+    match spec
+        .isolation
+        .as_ref()
+        .map_or("Slice", |isolation| isolation.level.as_str())
+    {
+        "Slice" => Some(true),
+        "Open" => Some(false),
+        "Strict" => {
+            found.add(&place, Problem::NotYet("Strict".to_owned()));
+            None
+        }
+        other => {
+            found.add(&place, unknown("the level", other, "Slice or Open"));
+            None
+        }
+    }
+}
+
+fn policy(place: &Place, spec: &SpecFields, found: &mut Findings) -> (Option<Action>, Vec<Rule>) {
+    let Some(fields) = &spec.policy else {
+        return (Some(Action::Deny), Vec::new());
+    };
+    let default = fields.default_action.as_deref().unwrap_or("Deny");
+    let default = found.take(&place.field("defaultAction"), action(default));
+    let mut names = Unique::new("rule name");
+    let mut rules = Vec::new();
+    for (index, rule) in fields.rules.iter().enumerate() {
+        let place = place.item("rules", index);
+        names.check(&place.field("name"), &rule.name, found);
+        rules.extend(check_rule(&place, rule, found));
+    }
+    (default, rules)
+}
+
+fn check_rule(place: &Place, fields: &RuleFields, found: &mut Findings) -> Option<Rule> {
+    let name = found.take(&place.field("name"), scalar::label(&fields.name));
+    let action = found.take(&place.field("action"), action(&fields.action));
+    let from = namespace_list(place, "from", &fields.from, found);
+    let to = namespace_list(place, "to", &fields.to, found);
+    let traffic = match &fields.ports {
+        None => None,
+        Some(list) => {
+            if list.is_empty() {
+                let remedy = "remove `ports` to mean every protocol, or list some";
+                found.add(&place.field("ports"), Problem::EmptyList(remedy));
+            }
+            Some(traffic_list(place, "ports", list, found))
+        }
+    };
+    Some(Rule {
+        place: place.clone(),
+        name: name?,
+        action: action?,
+        from: from?,
+        to: to?,
+        traffic,
+    })
+}
+
+fn namespace_list(
+    place: &Place,
+    field: &str,
+    list: &[String],
+    found: &mut Findings,
+) -> Option<Namespaces> {
+    if list.is_empty() {
+        let remedy = "list namespaces, or write [\"*\"] for every one";
+        found.add(&place.field(field), Problem::EmptyList(remedy));
+        return None;
+    }
+    if list.iter().any(|name| name == "*") {
+        if list.len() > 1 {
+            found.add(&place.field(field), Problem::StarAndOthers);
+        }
+        return Some(Namespaces::Every);
+    }
+    let mut names = Vec::new();
+    for (index, name) in list.iter().enumerate() {
+        names.extend(found.take(&place.item(field, index), scalar::label(name)));
+    }
+    Some(Namespaces::Listed(names))
+}
+
+fn traffic_list(
+    place: &Place,
+    field: &str,
+    list: &[TrafficFields],
+    found: &mut Findings,
+) -> Vec<Traffic> {
+    let mut traffic = Vec::new();
+    for (index, fields) in list.iter().enumerate() {
+        match scalar::traffic(fields) {
+            Ok(one) => traffic.push(one),
+            Err((inner, problem)) => found.add(&place.item(field, index).field(inner), problem),
+        }
+    }
+    traffic
+}
+
+fn classes(place: &Place, spec: &SpecFields, found: &mut Findings) -> Vec<TrafficClassRule> {
+    let Some(fields) = &spec.qos else {
+        return Vec::new();
+    };
+    let count = fields.classes.len();
+    if count > CLASSES_MAX {
+        found.add(&place.field("classes"), Problem::TooManyClasses { count });
+    }
+    let mut names = Unique::new("class name");
+    let mut matched: Vec<(Place, Traffic)> = Vec::new();
+    let mut classes = Vec::new();
+    for (index, class) in fields.classes.iter().enumerate() {
+        let place = place.item("classes", index);
+        names.check(&place.field("name"), &class.name, found);
+        classes.extend(check_class(&place, class, &mut matched, found));
+    }
+    classes
+}
+
+fn check_class(
+    place: &Place,
+    fields: &ClassFields,
+    matched: &mut Vec<(Place, Traffic)>,
+    found: &mut Findings,
+) -> Option<TrafficClassRule> {
+    let name = found.take(&place.field("name"), scalar::label(&fields.name));
+    let dscp = scalar::number("a DSCP", fields.dscp.unwrap_or(0), 0, 63);
+    let dscp = found.take(&place.field("dscp"), dscp);
+    if fields.matches.is_empty() {
+        let remedy = "list the ports of the class, or remove the class from the end of the list";
+        found.add(&place.field("match"), Problem::EmptyList(remedy));
+    }
+    let mut matches = Vec::new();
+    for (index, fields) in fields.matches.iter().enumerate() {
+        let at = place.item("match", index);
+        let traffic = match scalar::traffic(fields) {
+            Ok(traffic) => traffic,
+            Err((inner, problem)) => {
+                found.add(&at.field(inner), problem);
+                continue;
+            }
+        };
+        if let Some((first, _)) = matched.iter().find(|(_, other)| traffic.overlaps(*other)) {
+            let (traffic, first) = (traffic.to_string(), first.to_string());
+            found.add(&at, Problem::ClassOverlap { traffic, first });
+        }
+        matched.push((at, traffic));
+        matches.push(traffic);
+    }
+    Some(TrafficClassRule {
+        name: name?,
+        matches,
+        dscp: u8::try_from(dscp?).ok()?,
+    })
+}
+
+fn encryption(place: &Place, spec: &SpecFields, found: &mut Findings) {
+    match spec
+        .encryption
+        .as_ref()
+        .map(|encryption| encryption.mode.as_str())
+    {
+        Some("None") => {}
+        Some(other) => {
+            let problem = Problem::Encryption(other.to_owned());
+            found.add(&place.field("encryption.mode"), problem);
+        }
+        None => found.add(
+            &place.field("encryption"),
+            Problem::Encryption("(absent)".to_owned()),
+        ),
+    }
+    if spec.accept_plaintext != Some(true) {
+        found.add(
+            &place.field("acceptPlaintext"),
+            Problem::PlaintextNotAccepted,
+        );
+    }
+}
+
+fn action(value: &str) -> Result<Action, Problem> {
+    match value {
+        "Allow" => Ok(Action::Allow),
+        "Deny" => Ok(Action::Deny),
+        other => Err(unknown("an action", other, "Allow or Deny")),
+    }
+}
+
+fn unknown(what: &'static str, value: &str, choices: &'static str) -> Problem {
+    let value = value.to_owned();
+    Problem::UnknownValue {
+        what,
+        value,
+        choices,
+    }
+}

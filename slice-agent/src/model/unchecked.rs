@@ -1,0 +1,175 @@
+//! The configuration as people write it: shapes only, no meaning. Values that can be wrong in a way
+//! worth explaining stay text or plain numbers here, so that all mistakes are reported at once.
+//!
+//! Each field is described in `fields`; a test compares the two.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+/// One YAML document and where it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    pub file: Arc<str>,
+    /// Counts from 1 within its file.
+    pub number: usize,
+    pub content: Content,
+}
+
+/// What the `kind` of a document may be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    Node(NodeDocument),
+    Slice(SliceDocument),
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeDocument {
+    pub kind: String,
+    pub cluster: String,
+    pub name: String,
+    pub underlay: UnderlayFields,
+    #[serde(default)]
+    pub endpoints: Vec<EndpointFields>,
+    #[serde(default)]
+    pub blocks: Vec<BlockFields>,
+    #[serde(default)]
+    pub peers: Vec<PeerFields>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UnderlayFields {
+    pub address: String,
+    pub interface: String,
+    pub port: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EndpointFields {
+    pub slice: String,
+    pub namespace: String,
+    pub name: String,
+    pub interface: String,
+    pub address: String,
+    pub slice_address: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BlockFields {
+    pub slice: String,
+    pub namespace: String,
+    pub prefix: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PeerFields {
+    pub cluster: String,
+    pub name: String,
+    pub underlay: String,
+    pub mtu: Option<u64>,
+    #[serde(default)]
+    pub blocks: Vec<BlockFields>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SliceDocument {
+    pub kind: String,
+    pub metadata: MetadataFields,
+    pub id: u64,
+    pub spec: SpecFields,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MetadataFields {
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SpecFields {
+    pub addressing: AddressingFields,
+    pub isolation: Option<IsolationFields>,
+    pub policy: Option<PolicyFields>,
+    pub qos: Option<QosFields>,
+    pub encryption: Option<EncryptionFields>,
+    pub accept_plaintext: Option<bool>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AddressingFields {
+    pub mode: String,
+    #[serde(default)]
+    pub ranges: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IsolationFields {
+    pub level: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyFields {
+    pub default_action: Option<String>,
+    #[serde(default)]
+    pub rules: Vec<RuleFields>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuleFields {
+    pub name: String,
+    pub action: String,
+    pub from: Vec<String>,
+    pub to: Vec<String>,
+    pub ports: Option<Vec<TrafficFields>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TrafficFields {
+    pub protocol: String,
+    pub port: Option<PortText>,
+}
+
+/// `9092` or `9090-9092`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a port is a number (9092) or a range (9090-9092)"
+)]
+pub enum PortText {
+    Number(i64),
+    Text(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QosFields {
+    #[serde(default)]
+    pub classes: Vec<ClassFields>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClassFields {
+    pub name: String,
+    #[serde(rename = "match")]
+    pub matches: Vec<TrafficFields>,
+    pub dscp: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EncryptionFields {
+    pub mode: String,
+}

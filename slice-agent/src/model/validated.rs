@@ -1,0 +1,192 @@
+//! The configuration with its meaning: every value is sound, every reference leads somewhere.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use slice_common::id::SliceId;
+
+use super::error::Place;
+
+/// A configuration that [`super::validate`] accepted; there is no other way to make one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Validated {
+    pub(super) node: ValidatedNode,
+    pub(super) slices: Vec<ValidatedSlice>,
+}
+
+impl Validated {
+    pub fn node(&self) -> &ValidatedNode {
+        &self.node
+    }
+
+    pub fn slices(&self) -> &[ValidatedSlice] {
+        &self.slices
+    }
+
+    /// The slice that an endpoint or a block names.
+    pub fn slice(&self, name: &str) -> Option<&ValidatedSlice> {
+        self.slices.iter().find(|slice| slice.name == name)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedNode {
+    pub place: Place,
+    pub cluster: String,
+    pub name: String,
+    pub underlay: Underlay,
+    pub endpoints: Vec<ValidatedEndpoint>,
+    pub blocks: Vec<ValidatedBlock>,
+    pub peers: Vec<ValidatedPeer>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Underlay {
+    pub address: Ipv4Addr,
+    pub interface: String,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedEndpoint {
+    pub place: Place,
+    pub slice: String,
+    pub namespace: String,
+    pub name: String,
+    pub interface: String,
+    pub address: Ipv4Addr,
+    pub slice_address: Ipv4Addr,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedBlock {
+    pub place: Place,
+    pub slice: String,
+    pub namespace: String,
+    pub prefix: Ipv4Net,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedPeer {
+    pub place: Place,
+    pub cluster: String,
+    pub name: String,
+    pub underlay: Ipv4Addr,
+    pub mtu_bytes: Option<u32>,
+    pub blocks: Vec<ValidatedBlock>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedSlice {
+    pub place: Place,
+    pub name: String,
+    pub id: SliceId,
+    pub addressing: Addressing,
+    pub isolated: bool,
+    pub default_action: Action,
+    /// The first that matches wins.
+    pub rules: Vec<Rule>,
+    /// Class `n` on the wire is the element `n - 1`; at most 7.
+    pub classes: Vec<TrafficClassRule>,
+}
+
+impl ValidatedSlice {
+    /// The slice's own ranges; none in native addressing.
+    pub fn ranges(&self) -> &[Ipv4Net] {
+        match &self.addressing {
+            Addressing::Mapped { ranges } => ranges,
+            Addressing::Native => &[],
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Addressing {
+    Mapped { ranges: Vec<Ipv4Net> },
+    Native,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Allow,
+    Deny,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    pub place: Place,
+    pub name: String,
+    pub action: Action,
+    pub from: Namespaces,
+    pub to: Namespaces,
+    /// `None`: every protocol.
+    pub traffic: Option<Vec<Traffic>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Namespaces {
+    Every,
+    Listed(Vec<String>),
+}
+
+/// A protocol and a run of its ports; all ports, where the protocol has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    pub protocol: Protocol,
+    pub first_port: u16,
+    pub last_port: u16,
+}
+
+impl Traffic {
+    pub fn overlaps(self, other: Self) -> bool {
+        self.protocol == other.protocol
+            && self.first_port <= other.last_port
+            && other.first_port <= self.last_port
+    }
+}
+
+impl std::fmt::Display for Traffic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let protocol = self.protocol.name();
+        match (self.first_port, self.last_port) {
+            (0, u16::MAX) => write!(f, "{protocol}"),
+            (first, last) if first == last => write!(f, "{protocol} {first}"),
+            (first, last) => write!(f, "{protocol} {first}-{last}"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Icmp,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Icmp];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Icmp => "ICMP",
+        }
+    }
+
+    /// As in the IPv4 header.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => slice_common::wire::transport::TCP,
+            Self::Udp => slice_common::wire::transport::UDP,
+            Self::Icmp => slice_common::wire::transport::ICMP,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrafficClassRule {
+    pub name: String,
+    pub matches: Vec<Traffic>,
+    pub dscp: u8,
+}

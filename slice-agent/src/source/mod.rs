@@ -1,0 +1,4 @@
+//! Where configurations come from.
+
+pub mod file;
+mod yaml;

@@ -1,0 +1,124 @@
+//! Text to documents.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_yaml_ng::{Deserializer, Error, Value};
+
+use crate::model::unchecked::{Content, Document};
+use crate::model::{ConfigError, Place, Problem};
+
+/// Fields of the design that this release does not enforce, and so does not take.
+const NOT_YET: &[&str] = &[
+    "apiVersion",
+    "blockPrefixLength",
+    "ceiling",
+    "clusters",
+    "delivery",
+    "favourInteractive",
+    "fromOutside",
+    "guaranteePercent",
+    "namespaces",
+    "remoteFailure",
+    "residency",
+    "sliceGuarantee",
+    "topology",
+    "weight",
+];
+
+/// Appends the documents of one file, or all that is wrong with them.
+pub(super) fn parse(
+    file: &str,
+    bytes: &[u8],
+    documents: &mut Vec<Document>,
+    errors: &mut Vec<ConfigError>,
+) {
+    let file: Arc<str> = file.into();
+    let whole = Place {
+        file: file.clone(),
+        ..Place::default()
+    };
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let offset = error.valid_up_to();
+            errors.push(whole.error(Problem::NotText { offset }));
+            return;
+        }
+    };
+    let before = documents.len() + errors.len();
+    // Once for the kinds, once for the contents: a kind chosen while reading (a tagged enum) would
+    // lose the lines of all later mistakes.
+    let kinds = Deserializer::from_str(text).map(Value::deserialize);
+    let contents = Deserializer::from_str(text);
+    for (index, (kind, content)) in kinds.zip(contents).enumerate() {
+        let place = Place {
+            document: index + 1,
+            ..whole.clone()
+        };
+        match kind {
+            // What stands between two separators may be nothing but comments.
+            Ok(Value::Null) => {}
+            Ok(value) => match read(&place, &value, content) {
+                Ok(content) => {
+                    documents.push(Document {
+                        file: file.clone(),
+                        number: index + 1,
+                        content,
+                    });
+                }
+                Err(error) => errors.push(error),
+            },
+            Err(error) => errors.push(located(&place, &error).error(not_yaml(&error))),
+        }
+    }
+    if documents.len() + errors.len() == before {
+        errors.push(whole.error(Problem::Empty));
+    }
+}
+
+fn read(place: &Place, value: &Value, content: Deserializer) -> Result<Content, ConfigError> {
+    match value.get("kind") {
+        Some(Value::String(kind)) if kind == "Node" => shaped(place, content).map(Content::Node),
+        Some(Value::String(kind)) if kind == "Slice" => shaped(place, content).map(Content::Slice),
+        Some(Value::String(kind)) => Err(place.error(Problem::UnknownKind(kind.clone()))),
+        Some(_) | None => Err(place.error(Problem::NoKind)),
+    }
+}
+
+fn shaped<T: DeserializeOwned>(place: &Place, content: Deserializer) -> Result<T, ConfigError> {
+    T::deserialize(content).map_err(|error| {
+        let message = without_position(&error);
+        let problem = match unknown_field(&message) {
+            Some(field) if NOT_YET.contains(&field) => Problem::NotYet(field.to_owned()),
+            _ => Problem::Shape(message),
+        };
+        located(place, &error).error(problem)
+    })
+}
+
+/// The library's message ends with the position, which the place says already.
+fn without_position(error: &Error) -> String {
+    let message = error.to_string();
+    match message.rfind(" at line ") {
+        Some(at) => message[..at].to_owned(),
+        None => message,
+    }
+}
+
+fn unknown_field(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("unknown field `")?;
+    rest.split('`').next()
+}
+
+fn not_yaml(error: &Error) -> Problem {
+    Problem::NotYaml(without_position(error))
+}
+
+fn located(place: &Place, error: &Error) -> Place {
+    Place {
+        line: error.location().map_or(0, |location| location.line()),
+        ..place.clone()
+    }
+}
