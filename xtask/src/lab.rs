@@ -1,0 +1,50 @@
+//! `cargo xtask lab|demo|relay`: builds, then hands everything to `slice-lab`, which needs root.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    build,
+    setup::{self, Needs},
+    shell,
+};
+
+/// Runs `slice-lab` with these arguments and ends as it ends.
+/// # Errors  when it cannot be built or started.
+pub(crate) fn pass_through(arguments: &[OsString]) -> Result<ExitCode> {
+    build::run(Needs::Lab)?;
+    let missing = setup::missing_programs();
+    if !missing.is_empty() {
+        eprintln!("WARNING: not installed: {}", missing.join(", "));
+    }
+    let lab = shell::release_binary("slice-lab");
+    let why = "the lab makes network namespaces and loads kernel programs";
+    let mut command = shell::as_root(why, &lab, &variables())?;
+    command.args(arguments);
+    eprintln!("$ {}", shell::describe(&command));
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {}", lab.display()))?;
+    // A signal leaves no code; the shell's convention is to add 128.
+    let code = status.code().unwrap_or_else(|| {
+        128 + std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0)
+    });
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Returns what everything of package `slice-tests` finds in its environment when xtask starts it.
+pub(crate) fn variables() -> Vec<(&'static str, String)> {
+    vec![
+        ("PATH", shell::search_path()),
+        ("SLICE_EBPF_OBJ", build::object_path().display().to_string()),
+        (
+            "SLICE_AGENT_BIN",
+            shell::release_binary("slice-agent").display().to_string(),
+        ),
+        (
+            "SLICE_LAB_BIN",
+            shell::release_binary("slice-lab").display().to_string(),
+        ),
+    ]
+}
