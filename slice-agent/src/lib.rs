@@ -2,9 +2,12 @@
 
 pub mod apply;
 pub mod capability;
+pub mod cli;
+pub mod compile;
 pub mod ebpf_object;
 pub mod image;
 pub mod model;
 pub mod observe;
 pub mod plan;
+pub mod reference;
 pub mod source;

@@ -1,0 +1,90 @@
+//! One agent per node: an advisory lock on a file that holds the owner's process id.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+const FILE: &str = "agent.lock";
+
+/// Held while the agent runs; the kernel frees it with the process, however that ends.
+#[derive(Debug)]
+pub struct Lock {
+    file: Flock<File>,
+    dir: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock in `state_dir`; the error names the process that has it.
+    pub fn take(state_dir: &Path) -> Result<Self> {
+        fs::create_dir_all(state_dir).with_context(|| {
+            format!(
+                "cannot create the state directory {} (--state-dir)",
+                state_dir.display()
+            )
+        })?;
+        let path = state_dir.join(FILE);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(|| format!("cannot open the lock file {}", path.display()))?;
+        let mut holder = String::new();
+        file.read_to_string(&mut holder)
+            .with_context(|| format!("cannot read the lock file {}", path.display()))?;
+        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((_, Errno::EWOULDBLOCK)) => bail!(
+                "slice-agent already runs on this node as process {}; stop it first, or give this \
+                 one another --state-dir and --bpffs (lock file {})",
+                holder.trim(),
+                path.display()
+            ),
+            Err((_, error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        };
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .with_context(|| format!("cannot write the lock file {}", path.display()))?;
+        Ok(Self {
+            file,
+            dir: state_dir.to_owned(),
+        })
+    }
+
+    /// Removes the lock file, and the state directory if that leaves it empty.
+    pub fn remove(self) -> Result<()> {
+        let path = self.dir.join(FILE);
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        // Not ours to remove when somebody keeps other files there.
+        let _not_empty = fs::remove_dir(&self.dir);
+        drop(self.file);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_is_refused_with_the_first_ones_process_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Lock::take(dir.path()).unwrap();
+        let message = format!("{:#}", Lock::take(dir.path()).unwrap_err());
+        assert!(
+            message.contains(&format!("process {};", std::process::id())),
+            "{message}"
+        );
+        drop(first);
+        Lock::take(dir.path()).unwrap().remove().unwrap();
+        assert!(!dir.path().exists());
+    }
+}

@@ -1,0 +1,250 @@
+//! The programs in the kernel: loaded once per start, then put on hooks.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, anyhow, bail};
+use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
+use aya::{Ebpf, EbpfLoader};
+use rtnetlink::Handle;
+use slice_common::layout::MAPS;
+
+use super::maps::{Layout, Maps, check_layout};
+use super::pins::Pins;
+use super::{clsact, tcx};
+use crate::capability;
+use crate::image::{Attachment, Program};
+
+/// How programs get onto hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Links (Linux 6.6 and later, if configured).
+    Tcx,
+    /// Netlink filters.
+    Clsact,
+}
+
+impl Mechanism {
+    /// Asks the kernel by a query that changes nothing: without TCX it does not know the attach
+    /// type. The loopback device is in every network namespace.
+    pub fn probe() -> Self {
+        match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
+            Ok(_) => Self::Tcx,
+            Err(_) => Self::Clsact,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+/// The levels of `aya-log` that the object is loaded with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BpfLog {
+    /// The verifier removes every log call: no cost.
+    Off,
+    Debug,
+}
+
+impl BpfLog {
+    const fn level(self) -> u8 {
+        match self {
+            Self::Off => 0,
+            Self::Debug => 4,
+        }
+    }
+}
+
+/// The loaded programs. Dropping this detaches nothing: attachments belong to pins and filters.
+pub struct Programs {
+    ebpf: Ebpf,
+    mechanism: Mechanism,
+}
+
+impl Programs {
+    /// Loads the object; maps that are pinned (and right) are used, the others created and pinned.
+    pub fn load(object: &[u8], pins: &Pins, mechanism: Mechanism, log: BpfLog) -> Result<Self> {
+        let level = log.level();
+        let mut loader = EbpfLoader::new();
+        // Absent from an object without log calls.
+        loader.override_global("AYA_LOG_LEVEL", &level, false);
+        for spec in MAPS {
+            loader.map_pin_path(spec.name, pins.map(spec.name));
+        }
+        let mut ebpf = loader.load(object).map_err(|error| {
+            anyhow!(error).context("cannot load the maps of the kernel programs")
+        })?;
+        if let Layout::Wrong(wrong) = check_layout(pins)? {
+            bail!(
+                "the object with the kernel programs was built for another map layout ({}); build \
+                 it together with the agent: `cargo xtask build`",
+                wrong.join("; ")
+            );
+        }
+        for program in Program::ALL {
+            load_one(&mut ebpf, program)?;
+        }
+        Ok(Self { ebpf, mechanism })
+    }
+
+    pub fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    /// For the reader of the programs' log, which is a map of the object.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Gives every pinned link or filter that uses our maps the program loaded now.
+    pub async fn adopt(&mut self, netlink: &Handle, pins: &Pins) -> Result<usize> {
+        let mut adopted = 0;
+        for at in attachments(self.mechanism, netlink, pins, &interfaces()?).await? {
+            self.attach(netlink, pins, &at).await?;
+            adopted += 1;
+        }
+        Ok(adopted)
+    }
+
+    /// Puts a program on its hook, in place of an older one.
+    pub async fn attach(&mut self, netlink: &Handle, pins: &Pins, at: &Attachment) -> Result<()> {
+        let mechanism = self.mechanism;
+        let classifier = classifier(&mut self.ebpf, at.program)?;
+        let done = match mechanism {
+            Mechanism::Tcx => tcx::attach(classifier, pins, at),
+            Mechanism::Clsact => clsact::attach(netlink, pins, classifier, at).await,
+        };
+        done.with_context(|| {
+            format!(
+                "cannot attach {} to {} (#{})",
+                at.program.name(),
+                at.interface,
+                at.ifindex
+            )
+        })
+    }
+
+    pub async fn detach(&self, netlink: &Handle, pins: &Pins, at: &Attachment) -> Result<()> {
+        let done = match self.mechanism {
+            Mechanism::Tcx => tcx::remove(&pins.link(at)),
+            Mechanism::Clsact => clsact::detach(netlink, pins, at).await,
+        };
+        done.with_context(|| {
+            format!(
+                "cannot detach {} from {} (#{})",
+                at.program.name(),
+                at.interface,
+                at.ifindex
+            )
+        })
+    }
+}
+
+/// Where programs that use the pinned maps are attached.
+pub async fn attachments(
+    mechanism: Mechanism,
+    netlink: &Handle,
+    pins: &Pins,
+    interfaces: &BTreeSet<(u32, String)>,
+) -> Result<BTreeSet<Attachment>> {
+    match mechanism {
+        Mechanism::Tcx => tcx_attachments(pins),
+        Mechanism::Clsact => clsact_attachments(netlink, pins, interfaces).await,
+    }
+}
+
+fn tcx_attachments(pins: &Pins) -> Result<BTreeSet<Attachment>> {
+    let mut found = BTreeSet::new();
+    for (pin, at) in pins.pinned_links()? {
+        let facts = tcx::facts(&pin)?;
+        if let Some((at, facts)) = at.zip(facts)
+            && facts.ifindex == at.ifindex
+        {
+            found.insert(at);
+        }
+    }
+    Ok(found)
+}
+
+async fn clsact_attachments(
+    netlink: &Handle,
+    pins: &Pins,
+    interfaces: &BTreeSet<(u32, String)>,
+) -> Result<BTreeSet<Attachment>> {
+    let ours = programs_on(&Maps::new(pins.clone()).ids()?)?;
+    let mut found = BTreeSet::new();
+    for (ifindex, interface) in interfaces {
+        for filter in clsact::filters(netlink, *ifindex).await? {
+            if ours.contains(&filter.program_id) {
+                let (ifindex, interface) = (*ifindex, interface.clone());
+                found.insert(Attachment {
+                    interface,
+                    ifindex,
+                    program: filter.program,
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The kernel's numbers of the programs that use one of these maps.
+fn programs_on(maps: &[u32]) -> Result<BTreeSet<u32>> {
+    let mut found = BTreeSet::new();
+    for program in loaded_programs() {
+        // A program may end while the list is read.
+        let Ok(program) = program else { continue };
+        let Ok(Some(used)) = program.map_ids() else {
+            continue;
+        };
+        if used.iter().any(|id| maps.contains(id)) {
+            found.insert(program.id());
+        }
+    }
+    Ok(found)
+}
+
+/// Number and name of every interface here.
+pub fn interfaces() -> Result<BTreeSet<(u32, String)>> {
+    let list = nix::net::if_::if_nameindex().context("cannot list the interfaces of this host")?;
+    Ok(list
+        .iter()
+        .map(|interface| {
+            (
+                interface.index(),
+                interface.name().to_string_lossy().into_owned(),
+            )
+        })
+        .collect())
+}
+
+fn load_one(ebpf: &mut Ebpf, program: Program) -> Result<()> {
+    let loaded = classifier(ebpf, program)?.load();
+    loaded.map_err(|error| {
+        let missing = capability::missing_features();
+        let hint = match missing.as_slice() {
+            [] => "the verifier refused it; its last words are below".to_owned(),
+            missing => format!("this kernel lacks: {}", missing.join(", ")),
+        };
+        anyhow!(error).context(format!(
+            "cannot load the program {}: {hint}",
+            program.name()
+        ))
+    })
+}
+
+fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier> {
+    let Some(found) = ebpf.program_mut(program.name()) else {
+        bail!(
+            "the object with the kernel programs has no {}; build it together with the agent: \
+             `cargo xtask build`",
+            program.name()
+        );
+    };
+    found
+        .try_into()
+        .with_context(|| format!("{} is not a traffic-control program", program.name()))
+}

@@ -1,0 +1,209 @@
+//! What the agent needs to know of the host: devices, addresses, networks, neighbours.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context, Result};
+use futures_util::TryStreamExt as _;
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::{RouteMessage, RouteType};
+use rtnetlink::{Handle, RouteMessageBuilder};
+use slice_common::address::Address;
+
+use crate::apply::guards;
+use crate::apply::netlink::cause;
+use crate::image::{HostFacts, Interface, NodeImage};
+
+/// The kernel's table of local and broadcast addresses (RT_TABLE_LOCAL): no networks.
+const LOCAL_TABLE: u32 = 255;
+
+/// Reads the facts of the calling thread's network namespace.
+pub async fn facts(netlink: &Handle) -> Result<HostFacts> {
+    let mut facts = HostFacts::default();
+    let mut names = BTreeMap::new();
+    for link in links(netlink).await? {
+        let (name, interface) = interface(&link);
+        names.insert(interface.ifindex, name.clone());
+        facts.interfaces.insert(name, interface);
+    }
+    for address in addresses(netlink).await? {
+        let interface = names.get(&address.header.index);
+        let interface = interface.and_then(|name| facts.interfaces.get_mut(name));
+        if let (Some(interface), Some(network)) = (interface, network(&address)) {
+            interface.addresses.insert(network);
+        }
+    }
+    for route in routes(netlink).await? {
+        facts.local_networks.extend(local_network(&route));
+    }
+    for neighbour in neighbours(netlink).await? {
+        facts.neighbours.extend(link_layer_address(&neighbour));
+    }
+    Ok(facts)
+}
+
+/// Keeps link-layer addresses that were known before: the host forgets neighbours that it does not
+/// talk to, but a pod's address stays while its interface does.
+pub fn remember_neighbours(facts: &mut HostFacts, before: &HostFacts) {
+    let present: Vec<u32> = facts.interfaces.values().map(|at| at.ifindex).collect();
+    for (at, address) in &before.neighbours {
+        if present.contains(&at.0) {
+            facts.neighbours.entry(*at).or_insert(*address);
+        }
+    }
+}
+
+/// What an earlier agent knew of neighbours, from the maps that it left.
+pub fn neighbours_in(image: &NodeImage) -> HostFacts {
+    let known = image.local.values().filter(|pod| pod.pod_mac != [0; 6]);
+    HostFacts {
+        neighbours: known
+            .map(|pod| ((pod.ifindex, pod.pod_address), pod.pod_mac))
+            .collect(),
+        ..HostFacts::default()
+    }
+}
+
+async fn links(netlink: &Handle) -> Result<Vec<LinkMessage>> {
+    let listed = netlink.link().get().execute().try_collect().await;
+    listed
+        .map_err(cause)
+        .context("cannot list the interfaces of this host")
+}
+
+async fn addresses(netlink: &Handle) -> Result<Vec<AddressMessage>> {
+    let listed = netlink.address().get().execute().try_collect().await;
+    listed
+        .map_err(cause)
+        .context("cannot list the addresses of this host")
+}
+
+async fn routes(netlink: &Handle) -> Result<Vec<RouteMessage>> {
+    let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let listed = netlink.route().get(all).execute().try_collect().await;
+    listed
+        .map_err(cause)
+        .context("cannot list the routes of this host")
+}
+
+async fn neighbours(netlink: &Handle) -> Result<Vec<NeighbourMessage>> {
+    let request = netlink
+        .neighbours()
+        .get()
+        .set_address_family(AddressFamily::Inet);
+    let listed = request.execute().try_collect().await;
+    listed
+        .map_err(cause)
+        .context("cannot list the neighbours of this host")
+}
+
+fn interface(link: &LinkMessage) -> (String, Interface) {
+    let mut name = String::new();
+    let mut interface = Interface {
+        ifindex: link.header.index,
+        ..Interface::default()
+    };
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name.clone_from(text),
+            LinkAttribute::Mtu(mtu_bytes) => interface.mtu_bytes = *mtu_bytes,
+            LinkAttribute::Address(bytes) => {
+                interface.mac = bytes.as_slice().try_into().unwrap_or_default();
+            }
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Kind(kind) = info {
+                        interface.kind = kind.to_string();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    (name, interface)
+}
+
+/// The interface's own IPv4 address with its network's length.
+fn network(message: &AddressMessage) -> Option<Ipv4Net> {
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            // On a point-to-point link `Address` is the other end.
+            AddressAttribute::Local(IpAddr::V4(local)) => address = Some(*local),
+            AddressAttribute::Address(IpAddr::V4(any)) => address = address.or(Some(*any)),
+            _ => {}
+        }
+    }
+    Ipv4Net::new(address?, message.header.prefix_len).ok()
+}
+
+/// The destination of a route that is neither a default route, nor an address, nor ours.
+fn local_network(route: &RouteMessage) -> Option<Ipv4Net> {
+    if guards::is_ours(route) || guards::table(route) == LOCAL_TABLE {
+        return None;
+    }
+    match route.header.kind {
+        RouteType::Unicast
+        | RouteType::BlackHole
+        | RouteType::Unreachable
+        | RouteType::Prohibit => guards::destination(route).filter(|net| net.prefix_len() > 0),
+        _ => None,
+    }
+}
+
+fn link_layer_address(message: &NeighbourMessage) -> Option<((u32, Address), [u8; 6])> {
+    let usable = !matches!(
+        message.header.state,
+        NeighbourState::Failed | NeighbourState::Incomplete | NeighbourState::None
+    );
+    if message.header.family != AddressFamily::Inet || !usable {
+        return None;
+    }
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(inet)) => address = Some(*inet),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    Some(((message.header.ifindex, Address::from(address?)), mac?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neighbour_that_the_host_forgot_is_remembered_while_its_interface_is_there() {
+        let at = |ifindex| (ifindex, Address::from(Ipv4Addr::new(10, 1, 1, 10)));
+        let before = HostFacts {
+            neighbours: BTreeMap::from([(at(5), [5; 6]), (at(6), [6; 6])]),
+            ..HostFacts::default()
+        };
+        let mut now = HostFacts::default();
+        now.interfaces.insert(
+            "p-a".into(),
+            Interface {
+                ifindex: 5,
+                ..Interface::default()
+            },
+        );
+        remember_neighbours(&mut now, &before);
+        assert_eq!(now.neighbours, BTreeMap::from([(at(5), [5; 6])]));
+
+        now.neighbours.insert(at(5), [7; 6]);
+        remember_neighbours(&mut now, &before);
+        assert_eq!(
+            now.neighbours[&at(5)],
+            [7; 6],
+            "what the host says now wins"
+        );
+    }
+}

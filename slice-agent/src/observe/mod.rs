@@ -1,0 +1,60 @@
+//! Reads the node back from the kernel.
+
+pub mod counters;
+pub mod host;
+
+use anyhow::Result;
+use rtnetlink::Handle;
+use slice_common::address::Address;
+use slice_common::layout::Settings;
+
+use crate::apply::maps::{Layout, Maps, check_layout};
+use crate::apply::pins::Pins;
+use crate::apply::programs::{self, Mechanism};
+use crate::apply::{guards, port_owner};
+use crate::image::NodeImage;
+
+/// The state of this node. Maps that are absent or damaged count as empty, and nothing is changed.
+pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> Result<NodeImage> {
+    let mut image = match check_layout(pins)? {
+        Layout::Right => maps(&Maps::new(pins.clone()))?,
+        Layout::Absent | Layout::Wrong(_) => NodeImage::default(),
+    };
+    let interfaces = programs::interfaces()?;
+    image.attachments = programs::attachments(mechanism, netlink, pins, &interfaces).await?;
+    image.guards = guards::observe(netlink).await?;
+    image.port_owner = port_owner::observe(netlink).await?;
+    Ok(image)
+}
+
+fn maps(maps: &Maps) -> Result<NodeImage> {
+    let by_address = |word| Address::from_network_word(word);
+    Ok(NodeImage {
+        settings: settings(maps)?,
+        paths: maps.entries("PATHS")?,
+        path_groups: maps.entries("PATH_GROUPS")?,
+        peers: maps
+            .entries("PEERS")?
+            .into_iter()
+            .map(|(k, v)| (by_address(k), v))
+            .collect(),
+        slices: maps.entries("SLICES")?,
+        local: maps.entries("LOCAL")?,
+        endpoints: maps.entries("ENDPOINTS")?,
+        node_addresses: maps
+            .entries("NODE_ADDRESSES")?
+            .into_iter()
+            .map(|(k, v)| (by_address(k), v))
+            .collect(),
+        routes: maps.table("ROUTES")?,
+        policy: maps.table("POLICY")?,
+        classes: maps.table("CLASSES")?,
+        ..NodeImage::default()
+    })
+}
+
+/// The settings; `None` before the first configuration, when the array holds zeros.
+fn settings(maps: &Maps) -> Result<Option<Settings>> {
+    let settings: Settings = maps.array("SETTINGS")?.get(&0, 0)?;
+    Ok((settings.generation != 0).then_some(settings))
+}
