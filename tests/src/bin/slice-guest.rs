@@ -1,0 +1,127 @@
+//! `/init` of a virtual machine of the kernel matrix: loads every program, runs every test-run scene,
+//! writes one JSON line per finding to the second serial line, and switches the machine off.
+
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+use serde_json::{Value, json};
+use slice_tests::testrun::{World, attach, in_own_network, run_scene, scenes};
+
+const OBJECT: &str = "/slice-ebpf.o";
+const MODULES: &str = "/modules";
+/// Not the console: what the kernel says there would get between the results.
+const RESULTS: &str = "/dev/ttyS1";
+
+fn main() {
+    if std::process::id() != 1 {
+        eprintln!("slice-guest is the first process of a virtual machine: run `cargo xtask vm`");
+        std::process::exit(2);
+    }
+    if let Err(error) = work() {
+        eprintln!("slice-guest: {error:#}");
+    }
+    // Without a result line the run counts as failed, so nothing is lost if this does not work.
+    let Err(error) = reboot(RebootMode::RB_POWER_OFF);
+    eprintln!("slice-guest: cannot switch off: {error}");
+}
+
+fn work() -> Result<()> {
+    mount_file_systems()?;
+    let results = File::options()
+        .write(true)
+        .open(RESULTS)
+        .with_context(|| format!("cannot open {RESULTS} for the results"))?;
+    let mut results = Results {
+        line: results,
+        failures: 0,
+    };
+    if let Err(error) = examine(&mut results) {
+        results.failures += 1;
+        results.write(json!({"event": "error", "message": format!("{error:#}")}))?;
+    }
+    results.end()
+}
+
+/// Where findings go.
+struct Results {
+    line: File,
+    failures: usize,
+}
+
+impl Results {
+    fn write(&mut self, finding: Value) -> Result<()> {
+        writeln!(self.line, "{finding}").context("cannot write a result")
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let word = if self.failures == 0 {
+            "SUCCESS"
+        } else {
+            "FAILURE"
+        };
+        writeln!(self.line, "RESULT: {word}").context("cannot write the result")
+    }
+}
+
+fn examine(results: &mut Results) -> Result<()> {
+    let kernel = nix::sys::utsname::uname()?;
+    results.write(json!({"event": "kernel", "release": kernel.release().to_string_lossy()}))?;
+    load_modules()?;
+    let object = fs::read(OBJECT).with_context(|| format!("cannot read {OBJECT}"))?;
+    in_own_network(|| {
+        let mut world = World::new(&object)?;
+        for program in world.programs() {
+            results.write(json!({
+                "event": "program",
+                "name": program.name,
+                "verified_instructions": program.verified_instructions,
+            }))?;
+        }
+        for scene in scenes() {
+            let failure = run_scene(&mut world, &scene)
+                .err()
+                .map(|error| format!("{error:#}"));
+            results.failures += usize::from(failure.is_some());
+            results.write(json!({"event": "test", "name": scene.name, "failure": failure}))?;
+        }
+        let attachment = attach(&mut world)?;
+        results.write(json!({"event": "attach", "by": attachment.name()}))
+    })
+}
+
+fn mount_file_systems() -> Result<()> {
+    let none = None::<&str>;
+    for (kind, target) in [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("bpf", "/sys/fs/bpf"),
+        ("tmpfs", "/run"),
+        ("tmpfs", "/tmp"),
+    ] {
+        mount(Some(kind), target, Some(kind), MsFlags::empty(), none)
+            .with_context(|| format!("cannot mount {kind} on {target}"))?;
+    }
+    Ok(())
+}
+
+/// Loads the modules in the order that was worked out when the image was built.
+fn load_modules() -> Result<()> {
+    const NO_PARAMETERS: &CStr = c"";
+    let folder = Path::new(MODULES);
+    let order =
+        fs::read_to_string(folder.join("order")).context("cannot read the order of modules")?;
+    for name in order.lines() {
+        let file = File::open(folder.join(name)).with_context(|| format!("no module {name}"))?;
+        if let Err(error) = finit_module(&file, NO_PARAMETERS, ModuleInitFlags::empty()) {
+            bail!("cannot load module {name}: {error}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,336 @@
+//! One packet through one program, and everything that came of it.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, bail};
+use aya::programs::SchedClassifier;
+use aya::{TestRun as _, TestRunOptions};
+use slice_common::drop_reason::DropReason;
+use slice_common::layout::{Counter, CounterKey, Direction, DropKey, ReplyKey};
+use slice_common::reply;
+
+use super::actors::cluster;
+use super::state::{Change, State};
+use super::world::World;
+use crate::packet::{describe, describe_difference, faults};
+
+/// The programs that take packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    PodEgress,
+    PodIngress,
+    UnderlayIngress,
+    TunnelIngress,
+}
+
+impl Program {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PodEgress => "pod_egress",
+            Self::PodIngress => "pod_ingress",
+            Self::UnderlayIngress => "underlay_ingress",
+            Self::TunnelIngress => "tunnel_ingress",
+        }
+    }
+}
+
+/// What the kernel does next with the packet.
+const NEXT: i32 = -1;
+const DROP: i32 = 2;
+const REDIRECT: i32 = 7;
+
+/// Set on every packet that goes in: whoever changes them without being asked is seen.
+const MARK: u32 = 0x5011_ce00;
+const PRIORITY: u32 = 6;
+
+/// Everything that is allowed to come of a packet.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    code: i32,
+    /// Not said for drops: nobody sees the bytes any more.
+    frame: Option<Vec<u8>>,
+    change: Change,
+}
+
+impl Expected {
+    /// The packet goes on byte for byte as it came, and nothing is noted.
+    pub fn untouched(frame: &[u8]) -> Self {
+        Self {
+            code: NEXT,
+            frame: Some(frame.to_vec()),
+            change: Change::default(),
+        }
+    }
+
+    /// The packet is handed on by a redirect, looking like `frame`.
+    pub fn redirected(frame: &[u8]) -> Self {
+        Self {
+            code: REDIRECT,
+            frame: Some(frame.to_vec()),
+            change: Change::default(),
+        }
+    }
+
+    /// The packet is dropped and counted once, for this slice (0: unknown) and reason.
+    pub fn dropped(slice: u32, reason: DropReason) -> Self {
+        let key = DropKey {
+            slice,
+            reason: u32::from(reason.number()),
+        };
+        let change = Change {
+            dropped: [(key, 1)].into(),
+            ..Change::default()
+        };
+        Self {
+            code: DROP,
+            frame: None,
+            change,
+        }
+    }
+
+    /// One packet of this many inner bytes is counted.
+    pub fn counted(
+        mut self,
+        slice: u32,
+        peer_cluster: &str,
+        class: u8,
+        direction: Direction,
+        bytes: usize,
+    ) -> Self {
+        let direction = direction.number();
+        let key = CounterKey {
+            slice,
+            cluster: cluster(peer_cluster),
+            class,
+            direction,
+            reserved: 0,
+        };
+        self.change.counted.insert(
+            key,
+            Counter {
+                packets: 1,
+                bytes: bytes as u64,
+            },
+        );
+        self
+    }
+
+    /// The reply with these properties will be welcome for the next minute.
+    pub fn remembered(mut self, reply: ReplyKey) -> Self {
+        self.change.remembered.insert(reply);
+        self
+    }
+}
+
+/// A packet on its way.
+pub struct Sent<'w> {
+    pub(super) world: &'w mut World,
+    pub(super) scene: String,
+    pub(super) program: Program,
+    pub(super) device: &'static str,
+    pub(super) gso_bytes: u32,
+    pub(super) frame: Vec<u8>,
+}
+
+/// What came back.
+#[derive(Debug)]
+struct Outcome {
+    code: i32,
+    frame: Vec<u8>,
+    mark: u32,
+    priority: u32,
+    change: Change,
+    late_replies: Vec<ReplyKey>,
+}
+
+impl Sent<'_> {
+    /// Makes it a segmentation-offload packet with segments of this many payload bytes.
+    pub fn segments_of(self, gso_bytes: u32) -> Self {
+        Self { gso_bytes, ..self }
+    }
+
+    /// Runs the program and compares everything.
+    pub fn expect(self, expected: Expected) -> Result<()> {
+        let outcome = self.run()?;
+        let mut complaints = outcome.complaints_about_context();
+        if outcome.code != expected.code {
+            let _ = writeln!(
+                complaints,
+                "return code: expected {}, found {}",
+                name_of(expected.code),
+                name_of(outcome.code)
+            );
+        }
+        if outcome.change != expected.change {
+            let (wanted, found) = (expected.change.describe(), outcome.change.describe());
+            let _ = write!(complaints, "maps, expected:\n{wanted}maps, found:\n{found}");
+        }
+        if let Some(frame) = expected.frame.filter(|frame| *frame != outcome.frame) {
+            let _ = write!(
+                complaints,
+                "{}",
+                describe_difference(&frame, &outcome.frame)
+            );
+        }
+        self.judge(complaints)
+    }
+
+    /// Runs the program and checks only that the packet is let through: the control of a drop scene,
+    /// which shows that the packet reaches the stage in question and that only its fault is fatal.
+    pub fn accepted(self) -> Result<()> {
+        let outcome = self.run()?;
+        let mut complaints = outcome.complaints_about_context();
+        if outcome.code == DROP || !outcome.change.dropped.is_empty() {
+            let _ = write!(
+                complaints,
+                "control: dropped\n{}",
+                outcome.change.describe()
+            );
+        }
+        for fault in faults(&outcome.frame) {
+            let _ = writeln!(complaints, "control: what came out has a wrong {fault}");
+        }
+        self.judge(complaints)
+    }
+
+    /// Runs the program and returns the frame that came out, for the next program on its way.
+    pub fn passed_on(self) -> Result<Vec<u8>> {
+        let outcome = self.run()?;
+        let mut complaints = outcome.complaints_about_context();
+        if outcome.code != REDIRECT {
+            let _ = write!(
+                complaints,
+                "expected a redirect, found {}\n{}",
+                name_of(outcome.code),
+                outcome.change.describe()
+            );
+        }
+        let frame = outcome.frame;
+        self.judge(complaints)?;
+        Ok(frame)
+    }
+
+    fn judge(&self, complaints: String) -> Result<()> {
+        if complaints.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "{}: {} on {}\n{complaints}sent:\n{}",
+            self.scene,
+            self.program.name(),
+            self.device,
+            describe(&self.frame)
+        )
+    }
+
+    fn run(&self) -> Result<Outcome> {
+        let before = State::read(self.world.object())?;
+        let earliest_ns = kernel_time_ns()?;
+        let mut context_out = [0; CONTEXT_BYTES];
+        let mut frame_out = vec![0; self.frame.len() + 512];
+        let context_in = self.context(self.world.ifindex(self.device)?);
+        let program: &SchedClassifier = self
+            .world
+            .object()
+            .program(self.program.name())
+            .with_context(|| format!("the object has no program {}", self.program.name()))?
+            .try_into()?;
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(&self.frame),
+                data_out: Some(&mut frame_out),
+                ctx_in: Some(&context_in),
+                ctx_out: Some(&mut context_out),
+                repeat: 1,
+                ..TestRunOptions::new()
+            })
+            .with_context(|| format!("{}: test run of {}", self.scene, self.program.name()))?;
+        frame_out.truncate(result.data_size_out as usize);
+        let after = State::read(self.world.object())?;
+        let latest_ns = kernel_time_ns()?;
+        let change = before.change_to(&after);
+        let in_time = reply::expiry_ns(earliest_ns)..=reply::expiry_ns(latest_ns);
+        let late = |key: &&ReplyKey| {
+            !after
+                .replies
+                .get(key)
+                .is_some_and(|ns| in_time.contains(ns))
+        };
+        let late_replies = change.remembered.iter().filter(late).copied().collect();
+        Ok(Outcome {
+            code: result.return_value.cast_signed(),
+            frame: frame_out,
+            mark: word(&context_out, MARK_OFFSET),
+            priority: word(&context_out, PRIORITY_OFFSET),
+            change,
+            late_replies,
+        })
+    }
+
+    fn context(&self, ifindex: u32) -> [u8; CONTEXT_BYTES] {
+        let mut context = [0; CONTEXT_BYTES];
+        let segments = match self.gso_bytes {
+            0 => 0,
+            bytes => (self.frame.len() as u32).div_ceil(bytes),
+        };
+        for (offset, value) in [
+            (MARK_OFFSET, MARK),
+            (PRIORITY_OFFSET, PRIORITY),
+            (IFINDEX_OFFSET, ifindex),
+            (GSO_SEGMENTS_OFFSET, segments),
+            (GSO_SIZE_OFFSET, self.gso_bytes),
+        ] {
+            context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        context
+    }
+}
+
+// `struct __sk_buff` of linux/bpf.h, the fields that a test run may set; ingress_ifindex stays 0, as
+// no program looks at it.
+const CONTEXT_BYTES: usize = 192;
+const MARK_OFFSET: usize = 8;
+const PRIORITY_OFFSET: usize = 32;
+const IFINDEX_OFFSET: usize = 40;
+const GSO_SEGMENTS_OFFSET: usize = 164;
+const GSO_SIZE_OFFSET: usize = 176;
+
+impl Outcome {
+    fn complaints_about_context(&self) -> String {
+        let mut text = String::new();
+        if (self.mark, self.priority) != (MARK, PRIORITY) {
+            let _ = writeln!(
+                text,
+                "mark and priority changed from {MARK:#x} and {PRIORITY} to {:#x} and {}",
+                self.mark, self.priority
+            );
+        }
+        for key in &self.late_replies {
+            let _ = writeln!(
+                text,
+                "{key:?} does not expire {} ns from now",
+                reply::LIFETIME_NS
+            );
+        }
+        text
+    }
+}
+
+fn name_of(code: i32) -> String {
+    match code {
+        NEXT => "next (-1)".to_owned(),
+        DROP => "drop (2)".to_owned(),
+        REDIRECT => "redirect (7)".to_owned(),
+        other => format!("{other}"),
+    }
+}
+
+fn word(bytes: &[u8; CONTEXT_BYTES], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// The clock that programs read.
+fn kernel_time_ns() -> Result<u64> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+    Ok(now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned())
+}

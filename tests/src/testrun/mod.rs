@@ -1,0 +1,22 @@
+//! The kernel programs, one packet at a time: `BPF_PROG_TEST_RUN` on a small fixed world.
+//!
+//! A scene is a function of the [`World`]: it sends packets into programs and says all that may come
+//! of each: return code, bytes, and what changed in the maps that the programs write. Whatever is
+//! not said must not have happened. The same scenes run on this machine's kernel
+//! (`tests/tests/testrun.rs`) and on each kernel of the matrix (`src/bin/slice-guest.rs`).
+
+pub mod actors;
+mod attach;
+mod devices;
+mod exchange;
+mod scenes;
+mod state;
+mod suite;
+mod world;
+
+pub use attach::{Attachment, attach};
+pub use exchange::{Expected, Program, Sent};
+pub use scenes::{Scene, scenes};
+pub use state::{Change, State};
+pub use suite::{in_own_network, run_scene};
+pub use world::{LoadedProgram, World};

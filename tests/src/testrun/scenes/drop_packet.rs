@@ -1,0 +1,123 @@
+//! Packets that are not carried, whoever sends them.
+
+use anyhow::Result;
+use slice_common::drop_reason::DropReason;
+
+use super::{drops_from_pod, from_pod};
+use crate::packet::{Icmp, Ipv4, Ipv4Quote, Tcp, Udp};
+use crate::testrun::actors::*;
+use crate::testrun::{Expected, Program, World};
+
+fn to_kafka_1() -> Ipv4 {
+    Ipv4::between(KAFKA_0.pod_address, KAFKA_1)
+}
+
+fn syn() -> Ipv4 {
+    to_kafka_1().tcp(Tcp::new(40_000, 9092).syn())
+}
+
+pub(super) fn drop_malformed(world: &mut World) -> Result<()> {
+    drops_from_pod(world, DropReason::Malformed, &syn(), &syn().total_bytes(41))
+}
+
+pub(super) fn every_lie_about_length_is_malformed(world: &mut World) -> Result<()> {
+    let tcp = || Tcp::new(40_000, 9092).syn();
+    let lies = [
+        ("another version", syn().version(6)),
+        ("header shorter than any", syn().header_words(4)),
+        (
+            "header longer than the packet says",
+            syn().header_words(15).total_bytes(40),
+        ),
+        ("total shorter than the header", syn().total_bytes(19)),
+        (
+            "TCP header shorter than any",
+            to_kafka_1().tcp(tcp().header_words(4)),
+        ),
+        (
+            "TCP header longer than the packet",
+            to_kafka_1().tcp(tcp().header_words(6)),
+        ),
+        ("no room for a TCP header", to_kafka_1().raw(6, vec![0; 19])),
+        ("no room for a UDP header", to_kafka_1().raw(17, vec![0; 7])),
+        (
+            "no room for an ICMP header",
+            to_kafka_1().raw(1, vec![8, 0, 0, 0, 0, 0, 0]),
+        ),
+        ("nothing after the header", to_kafka_1().raw(6, vec![])),
+    ];
+    for (lie, packet) in lies {
+        world
+            .send(lie, Program::PodEgress, KAFKA_0.device, from_pod(&packet))
+            .expect(Expected::dropped(KAFKA.id, DropReason::Malformed))?;
+    }
+    Ok(())
+}
+
+pub(super) fn drop_fragment(world: &mut World) -> Result<()> {
+    let datagram = to_kafka_1().udp(Udp::new(6000, 5201).data(vec![1; 64]));
+    drops_from_pod(
+        world,
+        DropReason::Fragment,
+        &datagram,
+        &datagram.clone().fragment(0, true),
+    )?;
+    drops_from_pod(
+        world,
+        DropReason::Fragment,
+        &datagram,
+        &datagram.clone().fragment(72, false),
+    )
+}
+
+pub(super) fn drop_unsupported_protocol(world: &mut World) -> Result<()> {
+    // The same bytes as SCTP.
+    let bytes = syn().build().split_off(20);
+    let control = to_kafka_1().raw(6, bytes.clone());
+    drops_from_pod(
+        world,
+        DropReason::UnsupportedProtocol,
+        &control,
+        &to_kafka_1().raw(132, bytes),
+    )
+}
+
+pub(super) fn drop_icmp_error(world: &mut World) -> Result<()> {
+    let about = Ipv4Quote::of(&Ipv4::between(KAFKA_1, KAFKA_0.pod_address).udp(Udp::new(1, 2)));
+    let echo = to_kafka_1().icmp(Icmp::echo_request(1, 1));
+    let error = to_kafka_1().icmp(Icmp::port_unreachable(&about));
+    drops_from_pod(world, DropReason::IcmpError, &echo, &error)
+}
+
+pub(super) fn drop_unsupported_icmp(world: &mut World) -> Result<()> {
+    // Type 13 asks for the time.
+    let echo = to_kafka_1().icmp(Icmp::message(8, 0));
+    drops_from_pod(
+        world,
+        DropReason::UnsupportedIcmp,
+        &echo,
+        &to_kafka_1().icmp(Icmp::message(13, 0)),
+    )
+}
+
+pub(super) fn drop_gso_not_tcp(world: &mut World) -> Result<()> {
+    let datagram = from_pod(&to_kafka_1().udp(Udp::new(6000, 5201).data(vec![1; 1000])));
+    world
+        .send(
+            "control",
+            Program::PodEgress,
+            KAFKA_0.device,
+            datagram.clone(),
+        )
+        .accepted()?;
+    world
+        .send("UDP segments", Program::PodEgress, KAFKA_0.device, datagram)
+        .segments_of(500)
+        .expect(Expected::dropped(KAFKA.id, DropReason::GsoNotTcp))
+}
+
+/// 1450 bytes and 50 of tunnel headers fill the path; one more does not fit.
+pub(super) fn drop_too_big(world: &mut World) -> Result<()> {
+    let data = |bytes| to_kafka_1().tcp(Tcp::new(40_000, 9092).ack().data(vec![1; bytes]));
+    drops_from_pod(world, DropReason::TooBig, &data(1410), &data(1411))
+}

@@ -1,0 +1,186 @@
+//! What the programs write, read as a whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, bail};
+use aya::Ebpf;
+use aya::maps::{HashMap, PerCpuHashMap};
+use slice_common::drop_reason::DropReason;
+use slice_common::layout::{Counter, CounterKey, DropKey, MAPS, ReplyKey, Writer};
+
+/// The maps that this file reads; a new one that programs write must be added here.
+const READ_HERE: [&str; 3] = ["REPLIES", "COUNTERS", "DROPS"];
+
+/// The contents of every map that the programs write, summed over the CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub counters: BTreeMap<CounterKey, Counter>,
+    pub drops: BTreeMap<DropKey, u64>,
+    /// Expiry in kernel nanoseconds.
+    pub replies: BTreeMap<ReplyKey, u64>,
+}
+
+/// What one packet changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    pub counted: BTreeMap<CounterKey, Counter>,
+    pub dropped: BTreeMap<DropKey, u64>,
+    /// Records that were written or written anew.
+    pub remembered: BTreeSet<ReplyKey>,
+    /// Anything that programs must never do, such as a counter that went down.
+    pub impossible: Vec<String>,
+}
+
+/// Makes sure that no map with the kernel as writer is overlooked.
+pub(super) fn check_that_every_map_is_read() -> Result<()> {
+    for map in MAPS.iter().filter(|map| map.writer != Writer::Agent) {
+        if !READ_HERE.contains(&map.name) {
+            bail!(
+                "the programs write {}, and the harness does not look at it: extend State",
+                map.name
+            );
+        }
+    }
+    Ok(())
+}
+
+impl State {
+    pub(super) fn read(object: &Ebpf) -> Result<Self> {
+        let mut state = Self::default();
+        let counters: PerCpuHashMap<_, CounterKey, Counter> =
+            map(object, "COUNTERS")?.try_into()?;
+        for entry in counters.iter() {
+            let (key, values) = entry.context("COUNTERS")?;
+            let total = state.counters.entry(key).or_insert(Counter {
+                packets: 0,
+                bytes: 0,
+            });
+            for value in values.iter() {
+                total.packets += value.packets;
+                total.bytes += value.bytes;
+            }
+        }
+        let drops: PerCpuHashMap<_, DropKey, u64> = map(object, "DROPS")?.try_into()?;
+        for entry in drops.iter() {
+            let (key, values) = entry.context("DROPS")?;
+            state.drops.insert(key, values.iter().sum());
+        }
+        let replies: HashMap<_, ReplyKey, u64> = map(object, "REPLIES")?.try_into()?;
+        for entry in replies.iter() {
+            let (key, expiry_ns) = entry.context("REPLIES")?;
+            state.replies.insert(key, expiry_ns);
+        }
+        Ok(state)
+    }
+
+    /// Empties every map that the programs write.
+    pub(super) fn clear(object: &mut Ebpf) -> Result<()> {
+        let state = Self::read(object)?;
+        let mut counters: PerCpuHashMap<_, CounterKey, Counter> =
+            map_mut(object, "COUNTERS")?.try_into()?;
+        for key in state.counters.keys() {
+            counters.remove(key).context("COUNTERS")?;
+        }
+        let mut drops: PerCpuHashMap<_, DropKey, u64> = map_mut(object, "DROPS")?.try_into()?;
+        for key in state.drops.keys() {
+            drops.remove(key).context("DROPS")?;
+        }
+        let mut replies: HashMap<_, ReplyKey, u64> = map_mut(object, "REPLIES")?.try_into()?;
+        for key in state.replies.keys() {
+            replies.remove(key).context("REPLIES")?;
+        }
+        Ok(())
+    }
+
+    /// What happened between `self` and `later`.
+    pub(super) fn change_to(&self, later: &Self) -> Change {
+        let mut change = Change::default();
+        let nothing = Counter {
+            packets: 0,
+            bytes: 0,
+        };
+        for key in self.counters.keys().chain(later.counters.keys()) {
+            let old = self.counters.get(key).unwrap_or(&nothing);
+            let new = later.counters.get(key).unwrap_or(&nothing);
+            if new.packets < old.packets || new.bytes < old.bytes {
+                change
+                    .impossible
+                    .push(format!("{key:?} went from {old:?} to {new:?}"));
+            } else if new != old {
+                let (packets, bytes) = (new.packets - old.packets, new.bytes - old.bytes);
+                change.counted.insert(*key, Counter { packets, bytes });
+            }
+        }
+        for key in self.drops.keys().chain(later.drops.keys()) {
+            let (old, new) = (
+                self.drops.get(key).unwrap_or(&0),
+                later.drops.get(key).unwrap_or(&0),
+            );
+            if new < old {
+                change
+                    .impossible
+                    .push(format!("{key:?} went from {old} to {new}"));
+            } else if new > old {
+                change.dropped.insert(*key, new - old);
+            }
+        }
+        for (key, expiry_ns) in &later.replies {
+            if self.replies.get(key) != Some(expiry_ns) {
+                change.remembered.insert(*key);
+            }
+        }
+        for key in self
+            .replies
+            .keys()
+            .filter(|key| !later.replies.contains_key(key))
+        {
+            change.impossible.push(format!("{key:?} vanished"));
+        }
+        change
+    }
+}
+
+impl Change {
+    /// Lists the changes, one per line.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for (key, counter) in &self.counted {
+            let _ = writeln!(
+                text,
+                "  {key:?}: {} packets, {} bytes",
+                counter.packets, counter.bytes
+            );
+        }
+        for (key, packets) in &self.dropped {
+            let reason = u8::try_from(key.reason)
+                .ok()
+                .and_then(DropReason::from_number);
+            let label = reason.map_or("unknown reason", DropReason::label);
+            let _ = writeln!(text, "  dropped {packets}: {label}, slice {}", key.slice);
+        }
+        for key in &self.remembered {
+            let _ = writeln!(text, "  remembered {key:?}");
+        }
+        for line in &self.impossible {
+            let _ = writeln!(text, "  IMPOSSIBLE: {line}");
+        }
+        if text.is_empty() {
+            "  nothing\n".to_owned()
+        } else {
+            text
+        }
+    }
+}
+
+pub(super) fn map<'a>(object: &'a Ebpf, name: &str) -> Result<&'a aya::maps::Map> {
+    object
+        .map(name)
+        .with_context(|| format!("the object has no map {name}"))
+}
+
+pub(super) fn map_mut<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
+    object
+        .map_mut(name)
+        .with_context(|| format!("the object has no map {name}"))
+}

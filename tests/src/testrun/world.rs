@@ -1,0 +1,398 @@
+//! The loaded object with the maps of one node, `east-1`, as an agent would fill them.
+
+use anyhow::{Context, Result};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader, Pod as Plain};
+use slice_common::layout::{
+    Capacity, Class, ClassKey, Encapsulation, Endpoint, LocalEndpoint, LocalKey, Path, PathGroup,
+    Peer, PolicyEntry, PolicyKey, PolicyVerdict, Route, RouteKey, RouteKind, Settings, Slice,
+};
+
+use super::actors::*;
+use super::devices::Devices;
+use super::exchange::{Program, Sent};
+use super::state::{self, State, map_mut};
+
+/// The object, its maps and its devices. Belongs to the thread whose network namespace it was made in.
+pub struct World {
+    object: Ebpf,
+    devices: Devices,
+    programs: Vec<LoadedProgram>,
+}
+
+/// A program that the kernel accepted.
+#[derive(Clone, Debug)]
+pub struct LoadedProgram {
+    pub name: String,
+    /// How many instructions the verifier walked through.
+    pub verified_instructions: Option<u32>,
+}
+
+impl World {
+    /// Loads every program of the object and creates the devices, in the calling thread's network.
+    /// # Errors  the first program that the kernel refuses, with the verifier's words.
+    pub fn new(object: &[u8]) -> Result<Self> {
+        state::check_that_every_map_is_read()?;
+        let mut object = EbpfLoader::new()
+            .load(object)
+            .context("cannot load the object")?;
+        let mut names: Vec<_> = object.programs().map(|(name, _)| name.to_owned()).collect();
+        names.sort();
+        let mut programs = Vec::new();
+        for name in names {
+            let program: &mut SchedClassifier = object
+                .program_mut(&name)
+                .with_context(|| format!("program {name} vanished"))?
+                .try_into()?;
+            program
+                .load()
+                .with_context(|| format!("the kernel refused program {name}"))?;
+            let verified_instructions = program.info()?.verified_instruction_count();
+            programs.push(LoadedProgram {
+                name,
+                verified_instructions,
+            });
+        }
+        let mut world = Self {
+            object,
+            devices: Devices::create()?,
+            programs,
+        };
+        world.reset()?;
+        Ok(world)
+    }
+
+    pub fn programs(&self) -> &[LoadedProgram] {
+        &self.programs
+    }
+
+    /// Puts every map back to how scenes find it.
+    pub fn reset(&mut self) -> Result<()> {
+        State::clear(&mut self.object)?;
+        self.fill_paths()?;
+        self.fill_slices()?;
+        self.fill_pods()?;
+        self.set_routes(&standard_routes())?;
+        self.set_policy(&standard_policy())?;
+        self.set_classes(&standard_classes())
+    }
+
+    /// Begins to send a frame into a program, as if it came by `device`.
+    pub fn send(
+        &mut self,
+        scene: impl Into<String>,
+        program: Program,
+        device: &'static str,
+        frame: impl Into<Vec<u8>>,
+    ) -> Sent<'_> {
+        let (scene, frame) = (scene.into(), frame.into());
+        Sent {
+            world: self,
+            scene,
+            program,
+            device,
+            gso_bytes: 0,
+            frame,
+        }
+    }
+
+    pub fn ifindex(&self, device: &str) -> Result<u32> {
+        self.devices.index(device)
+    }
+
+    /// Replaces the routing table.
+    pub fn set_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<()> {
+        swap(&mut self.object, "ROUTES", Capacity::ROUTES, routes)
+    }
+
+    /// Replaces the policy.
+    pub fn set_policy(&mut self, policy: &[(u32, PolicyKey, PolicyEntry)]) -> Result<()> {
+        swap(&mut self.object, "POLICY", Capacity::POLICY, policy)
+    }
+
+    /// Replaces the table of classes.
+    pub fn set_classes(&mut self, classes: &[(u32, ClassKey, Class)]) -> Result<()> {
+        swap(&mut self.object, "CLASSES", Capacity::CLASSES, classes)
+    }
+
+    /// Replaces the node's settings.
+    pub fn set_settings(&mut self, settings: Settings) -> Result<()> {
+        let mut map: Array<_, Settings> = map_mut(&mut self.object, "SETTINGS")?.try_into()?;
+        map.set(0, settings, 0).context("SETTINGS")
+    }
+
+    /// Writes one entry of a hash map that the agent owns.
+    pub fn insert<K: Plain, V: Plain>(&mut self, map: &str, key: K, value: V) -> Result<()> {
+        let mut entries: HashMap<_, K, V> = map_mut(&mut self.object, map)?.try_into()?;
+        entries
+            .insert(key, value, 0)
+            .with_context(|| format!("cannot write {map}"))
+    }
+
+    /// Removes one entry of a hash map that the agent owns.
+    pub fn remove<K: Plain, V: Plain>(&mut self, map: &str, key: K) -> Result<()> {
+        let mut entries: HashMap<_, K, V> = map_mut(&mut self.object, map)?.try_into()?;
+        entries
+            .remove(&key)
+            .with_context(|| format!("cannot remove from {map}"))
+    }
+
+    pub(super) fn object(&self) -> &Ebpf {
+        &self.object
+    }
+
+    pub(super) fn object_mut(&mut self) -> &mut Ebpf {
+        &mut self.object
+    }
+
+    fn fill_paths(&mut self) -> Result<()> {
+        let settings = Settings {
+            generation: 1,
+            underlay_address: address(EAST_1),
+            tunnel_port: 6085u16.to_be(),
+            reserved: 0,
+            flags: 0,
+        };
+        self.set_settings(settings)?;
+        let ifindex = self.ifindex(NIC)?;
+        for node in NODES {
+            let path = Path {
+                local: address(EAST_1),
+                remote: address(node.address),
+                ifindex,
+                mtu: node.path_mtu,
+                encapsulation: Encapsulation::Vxlan.number(),
+                port: 6085u16.to_be(),
+                reserved: 0,
+                reserved_64: 0,
+            };
+            self.insert("PATHS", node.path(), path)?;
+            let group = PathGroup {
+                count: 1,
+                paths: [node.path(), 0, 0, 0, 0, 0, 0],
+            };
+            self.insert("PATH_GROUPS", node.path_group(), group)?;
+            let peer = Peer {
+                group: node.peer_group(),
+                cluster: cluster(node.cluster),
+                member: 1,
+            };
+            self.insert("PEERS", address(node.address).network_word(), peer)?;
+        }
+        Ok(())
+    }
+
+    fn fill_slices(&mut self) -> Result<()> {
+        for slice in [KAFKA, SHOP, NATIVE] {
+            self.insert(
+                "SLICES",
+                slice.id,
+                Slice {
+                    table: TABLE,
+                    reserved: 0,
+                },
+            )?;
+        }
+        for node_address in [EAST_1, EAST_1_POD_SIDE] {
+            self.insert("NODE_ADDRESSES", address(node_address).network_word(), 1u32)?;
+        }
+        Ok(())
+    }
+
+    fn fill_pods(&mut self) -> Result<()> {
+        for pod in PODS {
+            let ifindex = self.ifindex(pod.device)?;
+            let namespace = pod.slice.namespace(pod.namespace);
+            let endpoint = Endpoint {
+                table: TABLE,
+                slice: pod.slice.id,
+                namespace,
+                cluster: cluster(EAST),
+                pod_address: address(pod.pod_address),
+                slice_address: address(pod.slice_address),
+                flags: if pod.is_isolated {
+                    Endpoint::ISOLATED
+                } else {
+                    0
+                },
+                reserved: 0,
+            };
+            self.insert("ENDPOINTS", ifindex, endpoint)?;
+            let local = LocalEndpoint {
+                ifindex,
+                slice: pod.slice.id,
+                namespace,
+                pod_address: address(pod.pod_address),
+                pod_mac: pod.mac,
+                reserved: 0,
+            };
+            let key = LocalKey {
+                table: TABLE,
+                address: address(pod.slice_address),
+            };
+            self.insert("LOCAL", key, local)?;
+        }
+        Ok(())
+    }
+}
+
+/// The routes of `east-1`: its own blocks, those of the peers, and the rest of the ranges.
+pub(super) fn standard_routes() -> Vec<(u32, RouteKey, Route)> {
+    let mut routes = Vec::new();
+    for slice in [KAFKA, SHOP] {
+        let nowhere = route(slice, 0, 0, RouteKind::Unreachable, None);
+        routes.push((32 + 16, route_key(slice.range), nowhere));
+    }
+    for pod in PODS {
+        let is_native = pod.pod_address == pod.slice_address;
+        let prefix = if is_native { 32 } else { 29 };
+        let mut block = pod.slice_address;
+        block[3] &= if is_native { 0xff } else { 0xf8 };
+        let namespace = pod.slice.namespace(pod.namespace);
+        let here = route(pod.slice, cluster(EAST), namespace, RouteKind::Local, None);
+        routes.push((32 + prefix, route_key(block), here));
+    }
+    for block in REMOTE_BLOCKS {
+        let RemoteBlock {
+            node,
+            slice,
+            namespace,
+            ..
+        } = block;
+        let (cluster, namespace) = (cluster(node.cluster), slice.namespace(namespace));
+        let there = route(slice, cluster, namespace, RouteKind::Via, Some(node));
+        routes.push((32 + block.prefix, route_key(block.address), there));
+    }
+    routes
+}
+
+/// Brokers talk among themselves on 9090 to 9092 and UDP 5201, clients to brokers on 9092, and all of
+/// them by echo; `analytics` may not talk to itself. Web pods and native pods talk as they like.
+pub(super) fn standard_policy() -> Vec<(u32, PolicyKey, PolicyEntry)> {
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    const ICMP: u8 = 1;
+    let pairs = [("kafka", "kafka"), ("analytics", "kafka")];
+    let mut policy: Vec<_> = pairs
+        .into_iter()
+        .flat_map(|(from, to)| {
+            [
+                rule(KAFKA, from, to, TCP, Some(9092)),
+                rule(KAFKA, from, to, ICMP, None),
+            ]
+        })
+        .collect();
+    policy.extend([
+        rule(KAFKA, "kafka", "kafka", TCP, Some(9090)),
+        rule(KAFKA, "kafka", "kafka", TCP, Some(9091)),
+        rule(KAFKA, "kafka", "kafka", UDP, Some(5201)),
+        rule(KAFKA, "analytics", "kafka", UDP, Some(5201)),
+        rule(SHOP, "web", "web", TCP, None),
+        rule(NATIVE, "native", "native", TCP, None),
+        rule(NATIVE, "native", "native", UDP, None),
+    ]);
+    policy
+}
+
+/// Ports 9091 and 9092 of slice `kafka` have classes.
+pub(super) fn standard_classes() -> Vec<(u32, ClassKey, Class)> {
+    [(9091u16, REPLICATION), (9092, CLIENT)]
+        .into_iter()
+        .map(|(port, (class, dscp))| {
+            let key = ClassKey {
+                slice: KAFKA.id,
+                protocol: 6,
+                reserved: 0,
+                port: port.to_be(),
+            };
+            (
+                ClassKey::BITS,
+                key,
+                Class {
+                    class,
+                    dscp,
+                    reserved: 0,
+                },
+            )
+        })
+        .collect()
+}
+
+fn route(
+    slice: SliceActor,
+    cluster: u32,
+    namespace: u32,
+    kind: RouteKind,
+    node: Option<Node>,
+) -> Route {
+    Route {
+        slice: slice.id,
+        cluster,
+        namespace,
+        kind: kind.number(),
+        path_group: node.map_or(0, |node| node.path_group()),
+        deliver_group: node.map_or(0, |node| node.peer_group()),
+        deliver_members: u64::from(node.is_some()),
+    }
+}
+
+fn route_key(octets: [u8; 4]) -> RouteKey {
+    RouteKey {
+        table: TABLE,
+        address: address(octets),
+    }
+}
+
+fn rule(
+    slice: SliceActor,
+    from: &str,
+    to: &str,
+    protocol: u8,
+    port: Option<u16>,
+) -> (u32, PolicyKey, PolicyEntry) {
+    let bits = if port.is_some() {
+        PolicyKey::BITS
+    } else {
+        PolicyKey::BITS_PROTOCOL
+    };
+    let key = PolicyKey {
+        slice: slice.id,
+        source_namespace: slice.namespace(from),
+        destination_namespace: slice.namespace(to),
+        protocol,
+        reserved: 0,
+        port: port.unwrap_or(0).to_be(),
+    };
+    (
+        bits,
+        key,
+        PolicyEntry {
+            verdict: PolicyVerdict::Allow.number(),
+            rule: 1,
+        },
+    )
+}
+
+/// Fills a new trie and puts it in place of the old one.
+fn swap<K: Plain, V: Plain>(
+    object: &mut Ebpf,
+    name: &str,
+    capacity: usize,
+    entries: &[(u32, K, V)],
+) -> Result<()> {
+    /// Tries allocate as they grow; the kernel insists on the flag.
+    const NO_PREALLOCATION: u32 = 1;
+    let mut trie: LpmTrie<MapData, K, V> = LpmTrie::create(capacity as u32, NO_PREALLOCATION)
+        .with_context(|| format!("cannot create a table for {name}"))?;
+    for (bits, key, value) in entries {
+        trie.insert(&Key::new(*bits, *key), *value, 0)
+            .with_context(|| format!("cannot fill {name}"))?;
+    }
+    let map: &mut Map = map_mut(object, name)?;
+    let mut outer: ArrayOfMaps<&mut MapData, LpmTrie<MapData, K, V>> = map.try_into()?;
+    outer
+        .set(0, &trie, 0)
+        .with_context(|| format!("cannot replace {name}"))
+}
