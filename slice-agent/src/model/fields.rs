@@ -285,3 +285,66 @@ pub const OBJECTS: &[Object] = &[
         fields: &[field("mode", REQUIRED, "`None`.")],
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+    use serde::de::value::Error;
+    use serde::de::{Deserializer, Error as _, Visitor};
+
+    use super::*;
+    use crate::model::unchecked::*;
+
+    /// Asks a type for the fields it would read, and gives it nothing.
+    struct Fields<'a>(&'a mut BTreeMap<String, Vec<&'static str>>);
+
+    impl<'de> Deserializer<'de> for Fields<'_> {
+        type Error = Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+            Err(Error::custom("not a struct"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            name: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Error> {
+            self.0.insert(name.to_owned(), fields.to_vec());
+            Err(Error::custom("seen"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    #[test]
+    fn every_field_that_is_read_is_described_and_no_other() {
+        let mut read = BTreeMap::new();
+        macro_rules! see {
+            ($($name:ident)*) => {
+                $($name::deserialize(Fields(&mut read)).expect_err("nothing was given");)*
+            };
+        }
+        see!(NodeDocument UnderlayFields EndpointFields BlockFields PeerFields SliceDocument);
+        see!(MetadataFields SpecFields AddressingFields IsolationFields PolicyFields RuleFields);
+        see!(TrafficFields QosFields ClassFields EncryptionFields);
+        // A type that is missing above is missed here.
+        let source = include_str!("unchecked.rs");
+        assert_eq!(source.matches("deny_unknown_fields").count(), read.len());
+
+        let described: BTreeMap<String, Vec<&str>> = OBJECTS
+            .iter()
+            .map(|object| {
+                let names = object.fields.iter().map(|field| field.name).collect();
+                (object.type_name.to_owned(), names)
+            })
+            .collect();
+        assert_eq!(described, read);
+    }
+}

@@ -14,6 +14,7 @@ mod validated;
 
 pub use error::{ConfigError, Overlap, Place, Problem, render};
 pub use host::validate_against;
+pub(crate) use slice::namespaces;
 pub use validate::validate;
 pub use validated::{
     Action, Addressing, Namespaces, Protocol, Rule, Traffic, TrafficClassRule, Underlay, Validated,

@@ -1,0 +1,47 @@
+//! Traffic classes become a table of prefixes.
+
+use std::collections::BTreeMap;
+
+use slice_common::address::Port;
+use slice_common::layout::{Class, ClassKey};
+
+use super::ports::prefixes;
+use crate::image::{Names, Prefixed};
+use crate::model::ValidatedSlice;
+
+pub(super) const DEFAULT_NAME: &str = "default";
+
+/// Adds the entries of one slice; validation made sure that matches do not overlap.
+pub(super) fn add_slice(
+    slice: &ValidatedSlice,
+    names: &mut Names,
+    classes: &mut BTreeMap<Prefixed<ClassKey>, Class>,
+) {
+    let number = slice.id.number();
+    names.classes.insert((number, 0), DEFAULT_NAME.to_owned());
+    for (class_number, class) in (1u8..).zip(&slice.classes) {
+        names
+            .classes
+            .insert((number, class_number), class.name.clone());
+        let value = Class {
+            class: class_number,
+            dscp: class.dscp,
+            reserved: 0,
+        };
+        for traffic in &class.matches {
+            for prefix in prefixes(traffic.first_port, traffic.last_port) {
+                let prefix_bits = match prefix.bits {
+                    0 => ClassKey::BITS_PROTOCOL,
+                    bits => ClassKey::BITS_BEFORE_PORT + bits,
+                };
+                let key = ClassKey {
+                    slice: number,
+                    protocol: traffic.protocol.number(),
+                    reserved: 0,
+                    port: Port::new(prefix.port).network_word(),
+                };
+                classes.insert(Prefixed { key, prefix_bits }, value);
+            }
+        }
+    }
+}

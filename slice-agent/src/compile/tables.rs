@@ -1,0 +1,280 @@
+//! The tables of one node.
+
+use std::net::Ipv4Addr;
+
+use slice_common::address::{Address, Port};
+use slice_common::id::{ClusterId, PathGroupId, PathId, PeerGroupId, TableId};
+use slice_common::layout::{
+    Capacity, Encapsulation, Endpoint, LocalEndpoint, LocalKey, Path, PathGroup, Peer, Route,
+    RouteKey, RouteKind, Settings, Slice,
+};
+
+use super::{classes, policy};
+use crate::image::{
+    Attachment, HostFacts, Interface, Names, NodeImage, PortOwner, Prefixed, Program,
+};
+use crate::model::{
+    self, Addressing, ConfigError, Problem, Validated, ValidatedBlock, ValidatedEndpoint,
+    ValidatedPeer, ValidatedSlice,
+};
+
+const TABLE: u32 = TableId::HUB.0;
+/// In topology `direct` a peer is the only member of its group.
+const ONLY_MEMBER: u64 = 1;
+/// The one entry of a node, in topology `direct`.
+const ENTRY: &str = "0";
+
+/// Compiles a configuration for the host that `facts` describes.
+///
+/// A pod whose link-layer address the host does not know is left out of `local` (packets to it are
+/// counted as `no_endpoint`): see [`pods_without_mac`].
+///
+/// # Errors
+/// Everything that [`model::validate_against`] refuses, and tables that would not fit the kernel's.
+pub fn compile(
+    configuration: &Validated,
+    facts: &HostFacts,
+) -> Result<(NodeImage, Names), Vec<ConfigError>> {
+    model::validate_against(configuration, facts)?;
+    let mut builder = Builder {
+        configuration,
+        facts,
+        image: NodeImage::default(),
+        names: Names::default(),
+        errors: Vec::new(),
+    };
+    builder.add_node();
+    for slice in configuration.slices() {
+        builder.add_slice(slice);
+    }
+    for endpoint in &configuration.node().endpoints {
+        builder.add_endpoint(endpoint);
+    }
+    for peer in &configuration.node().peers {
+        builder.add_peer(peer);
+    }
+    builder.check_capacities();
+    if builder.errors.is_empty() { Ok((builder.image, builder.names)) } else { Err(builder.errors) }
+}
+
+/// The endpoints that packets cannot be delivered to, because the host does not know the pod's
+/// link-layer address (yet).
+pub fn pods_without_mac<'a>(
+    configuration: &'a Validated,
+    facts: &HostFacts,
+) -> Vec<&'a ValidatedEndpoint> {
+    let endpoints = configuration.node().endpoints.iter();
+    endpoints
+        .filter(|endpoint| {
+            let interface = facts.interfaces.get(&endpoint.interface);
+            interface.is_none_or(|interface| mac(facts, interface, endpoint).is_none())
+        })
+        .collect()
+}
+
+fn mac(facts: &HostFacts, interface: &Interface, endpoint: &ValidatedEndpoint) -> Option<[u8; 6]> {
+    facts.neighbours.get(&(interface.ifindex, endpoint.address.into())).copied()
+}
+
+struct Builder<'a> {
+    configuration: &'a Validated,
+    facts: &'a HostFacts,
+    image: NodeImage,
+    names: Names,
+    errors: Vec<ConfigError>,
+}
+
+impl Builder<'_> {
+    fn add_node(&mut self) {
+        let node = self.configuration.node();
+        let underlay = &node.underlay;
+        self.image.settings = Some(Settings {
+            generation: 0,
+            underlay_address: underlay.address.into(),
+            tunnel_port: Port::new(underlay.port).network_word(),
+            reserved: 0,
+            flags: 0,
+        });
+        let interface = PortOwner::INTERFACE.to_owned();
+        let port = underlay.port;
+        self.image.port_owner = Some(PortOwner { interface: interface.clone(), port });
+        // 0: the device may be created by the same plan.
+        self.attach(&interface, 0, Program::TunnelIngress);
+        if let Some(ifindex) = self.ifindex(&underlay.interface) {
+            self.attach(&underlay.interface, ifindex, Program::UnderlayIngress);
+        }
+        let addresses = self.facts.interfaces.values().flat_map(|interface| &interface.addresses);
+        self.image.node_addresses = addresses.map(|net| (net.addr().into(), 1)).collect();
+        let cluster = cluster_number(&node.cluster);
+        self.names.clusters.insert(cluster, node.cluster.clone());
+        for block in &node.blocks {
+            let group = (0, 0, 0);
+            self.add_route(block, cluster, RouteKind::Local, group);
+        }
+    }
+
+    fn add_slice(&mut self, slice: &ValidatedSlice) {
+        let number = slice.id.number();
+        self.names.slices.insert(number, slice.name.clone());
+        self.image.slices.insert(number, Slice { table: TABLE, reserved: 0 });
+        for range in slice.ranges() {
+            self.image.guards.insert(*range);
+            let route = Route {
+                slice: number,
+                cluster: 0,
+                namespace: 0,
+                kind: RouteKind::Unreachable.number(),
+                path_group: 0,
+                deliver_group: 0,
+                deliver_members: 0,
+            };
+            // A block may be as large as the range; then the block counts.
+            self.image.routes.entry(route_key(*range)).or_insert(route);
+        }
+        let namespaces = model::namespaces(self.configuration.node(), slice);
+        let policy = &mut self.image.policy;
+        self.errors.extend(policy::add_slice(slice, &namespaces, &mut self.names, policy).err());
+        classes::add_slice(slice, &mut self.names, &mut self.image.classes);
+    }
+
+    fn add_endpoint(&mut self, endpoint: &ValidatedEndpoint) {
+        let Some(slice) = self.configuration.slice(&endpoint.slice) else {
+            return;
+        };
+        let Some(interface) = self.facts.interfaces.get(&endpoint.interface) else {
+            return;
+        };
+        let namespace = policy::namespace_id(slice, &endpoint.namespace);
+        let (pod_address, slice_address) = (endpoint.address.into(), endpoint.slice_address.into());
+        let value = Endpoint {
+            table: TABLE,
+            slice: slice.id.number(),
+            namespace,
+            cluster: cluster_number(&self.configuration.node().cluster),
+            pod_address,
+            slice_address,
+            flags: if slice.isolated { Endpoint::ISOLATED } else { 0 },
+            reserved: 0,
+        };
+        self.image.endpoints.insert(interface.ifindex, value);
+        if let Some(pod_mac) = mac(self.facts, interface, endpoint) {
+            let local = LocalEndpoint {
+                ifindex: interface.ifindex,
+                slice: slice.id.number(),
+                namespace,
+                pod_address,
+                pod_mac,
+                reserved: 0,
+            };
+            self.image.local.insert(LocalKey { table: TABLE, address: slice_address }, local);
+        }
+        for program in [Program::PodEgress, Program::PodIngress] {
+            self.attach(&endpoint.interface, interface.ifindex, program);
+        }
+    }
+
+    fn add_peer(&mut self, peer: &ValidatedPeer) {
+        let underlay = &self.configuration.node().underlay;
+        let Some(interface) = self.facts.interfaces.get(&underlay.interface) else {
+            return;
+        };
+        let shown = format!("{}/{}", peer.cluster, peer.name);
+        let name: [&str; 2] = [&peer.cluster, &peer.name];
+        let path = PathId::from_name(&[&peer.cluster, &peer.name, ENTRY]).number();
+        let path_group = PathGroupId::from_name(&name).number();
+        let group = PeerGroupId::from_name(&name).number();
+        let cluster = cluster_number(&peer.cluster);
+        self.image.paths.insert(path, self.path_to(peer, underlay.address, interface));
+        let mut paths = [0; PathGroup::PATHS_MAX];
+        paths[0] = path;
+        self.image.path_groups.insert(path_group, PathGroup { count: 1, paths });
+        self.image.peers.insert(peer.underlay.into(), Peer { group, cluster, member: ONLY_MEMBER });
+        for block in &peer.blocks {
+            self.add_route(block, cluster, RouteKind::Via, (path_group, group, ONLY_MEMBER));
+            let slice = self.configuration.slice(&block.slice);
+            if slice.is_some_and(|slice| slice.addressing == Addressing::Native) {
+                self.image.guards.insert(block.prefix);
+            }
+        }
+        self.names.clusters.insert(cluster, peer.cluster.clone());
+        self.names.paths.insert(path, shown.clone());
+        self.names.path_groups.insert(path_group, shown.clone());
+        self.names.peer_groups.insert(group, shown);
+    }
+
+    fn path_to(&self, peer: &ValidatedPeer, local: Ipv4Addr, interface: &Interface) -> Path {
+        Path {
+            local: local.into(),
+            remote: peer.underlay.into(),
+            ifindex: interface.ifindex,
+            mtu: peer.mtu_bytes.unwrap_or(interface.mtu_bytes.min(u16::MAX.into())),
+            encapsulation: Encapsulation::Vxlan.number(),
+            port: Port::new(self.configuration.node().underlay.port).network_word(),
+            reserved: 0,
+            reserved_64: 0,
+        }
+    }
+
+    /// `group`: path group, and who may deliver from the block.
+    fn add_route(
+        &mut self,
+        block: &ValidatedBlock,
+        cluster: u32,
+        kind: RouteKind,
+        (path_group, deliver_group, deliver_members): (u32, u32, u64),
+    ) {
+        let Some(slice) = self.configuration.slice(&block.slice) else {
+            return;
+        };
+        let route = Route {
+            slice: slice.id.number(),
+            cluster,
+            namespace: policy::namespace_id(slice, &block.namespace),
+            kind: kind.number(),
+            path_group,
+            deliver_group,
+            deliver_members,
+        };
+        self.image.routes.insert(route_key(block.prefix), route);
+    }
+
+    fn attach(&mut self, interface: &str, ifindex: u32, program: Program) {
+        let interface = interface.to_owned();
+        self.image.attachments.insert(Attachment { interface, ifindex, program });
+    }
+
+    fn ifindex(&self, interface: &str) -> Option<u32> {
+        self.facts.interfaces.get(interface).map(|interface| interface.ifindex)
+    }
+
+    /// The policy's size was checked with its rules.
+    fn check_capacities(&mut self) {
+        let image = &self.image;
+        let sizes = [
+            ("paths (one for each peer)", image.paths.len(), Capacity::PATHS),
+            ("path groups (one for each peer)", image.path_groups.len(), Capacity::PATH_GROUPS),
+            ("peers", image.peers.len(), Capacity::PEERS),
+            ("slices", image.slices.len(), Capacity::SLICES),
+            ("pods with a slice address", image.local.len(), Capacity::LOCAL),
+            ("endpoints", image.endpoints.len(), Capacity::ENDPOINTS),
+            ("addresses of this host", image.node_addresses.len(), Capacity::NODE_ADDRESSES),
+            ("blocks and ranges", image.routes.len(), Capacity::ROUTES),
+            ("class entries", image.classes.len(), Capacity::CLASSES),
+        ];
+        let place = &self.configuration.node().place;
+        for (what, count, limit) in sizes {
+            if count > limit {
+                self.errors.push(place.error(Problem::TooMany { what, count, limit }));
+            }
+        }
+    }
+}
+
+fn cluster_number(name: &str) -> u32 {
+    ClusterId::from_name(&[name]).number()
+}
+
+fn route_key(prefix: ipnet::Ipv4Net) -> Prefixed<RouteKey> {
+    let key = RouteKey { table: TABLE, address: Address::from(prefix.network()) };
+    Prefixed { key, prefix_bits: 32 + u32::from(prefix.prefix_len()) }
+}
