@@ -1,2 +1,127 @@
-//! `slice-agent`.
-fn main() {}
+//! `slice-agent`: reads the command line and runs what it asks for.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use slice_agent::agent::{self, config, uninstall};
+use slice_agent::apply::netlink;
+use slice_agent::apply::pins::Pins;
+use slice_agent::apply::programs;
+use slice_agent::cli::{
+    AgentArguments, BpfLog, Cli, Command, LogFormat, PlanArguments, ReferencePage,
+};
+use slice_agent::metrics::names;
+use slice_agent::model::{self, ConfigError};
+use slice_agent::observe::{self, host};
+use slice_agent::{capability, logging, plan, reference};
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("slice-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Agent(arguments) => run_agent(arguments),
+        Command::Check(arguments) => check(&arguments.config.path),
+        Command::Plan(arguments) => runtime()?.block_on(print_plan(arguments)),
+        Command::Uninstall(arguments) => {
+            logging::start(logging::Format::Text, false);
+            let (bpffs, state_dir) = (arguments.bpffs.path, arguments.state_dir.path);
+            runtime()?.block_on(uninstall::uninstall(&bpffs, &state_dir))
+        }
+        Command::Reference(arguments) => print(&match arguments.page {
+            ReferencePage::DropReasons => reference::drop_reasons(),
+            ReferencePage::Configuration => reference::configuration(),
+            ReferencePage::Metrics => names::reference(),
+        }),
+    }
+}
+
+fn run_agent(arguments: AgentArguments) -> Result<()> {
+    let format = match arguments.log_format {
+        LogFormat::Text => logging::Format::Text,
+        LogFormat::Json => logging::Format::Json,
+    };
+    let bpf_log = match arguments.bpf_log {
+        BpfLog::Off => programs::BpfLog::Off,
+        BpfLog::Debug => programs::BpfLog::Debug,
+    };
+    logging::start(format, bpf_log == programs::BpfLog::Debug);
+    let options = agent::Options {
+        config: arguments.config.path,
+        bpffs: arguments.bpffs.path,
+        state_dir: arguments.state_dir.path,
+        listen: arguments.listen,
+        ebpf_object: arguments.ebpf_object.path,
+        bpf_log,
+    };
+    runtime()?.block_on(agent::run(options))
+}
+
+fn check(path: &Path) -> Result<()> {
+    let configuration = refuse(path, config::read(path))?;
+    let node = configuration.node();
+    print(&format!(
+        "{}: valid for node {} of cluster {}, slices: {}\n",
+        path.display(),
+        node.name,
+        node.cluster,
+        configuration.slices().len()
+    ))
+}
+
+/// Reads everything and changes nothing; works where nothing is installed yet.
+async fn print_plan(arguments: PlanArguments) -> Result<()> {
+    capability::check_capabilities()?;
+    let path = &arguments.config.path;
+    let configuration = refuse(path, config::read(path))?;
+    let netlink = netlink::connect()?;
+    let mut facts = host::facts(&netlink).await?;
+    let pins = Pins::current(&arguments.bpffs.path);
+    let observed = observe::node_image(&netlink, &pins, programs::Mechanism::probe()).await?;
+    host::remember_neighbours(&mut facts, &host::neighbours_in(&observed));
+    let (wanted, names) = refuse(path, config::wanted(&configuration, &facts))?;
+    let changes = plan::plan(&observed, &wanted, &names);
+    if changes.is_empty() {
+        return print("Nothing to change: this host is as the configuration wants it.\n");
+    }
+    print(&plan::render(&changes))
+}
+
+fn refuse<T>(path: &Path, result: Result<T, Vec<ConfigError>>) -> Result<T> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(errors) => bail!(
+            "the configuration in {} is refused:\n{}",
+            path.display(),
+            model::render(&errors).trim_end()
+        ),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")
+}
+
+/// A reader that went away (`| head`) is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to the standard output")
+        }
+        _ => Ok(()),
+    }
+}

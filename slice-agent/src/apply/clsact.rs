@@ -72,7 +72,30 @@ pub async fn detach(netlink: &Handle, pins: &Pins, at: &Attachment) -> Result<()
     if present.iter().any(|filter| filter.program == at.program) {
         handle_of(at)?.detach()?;
     }
-    remove_qdisc(netlink, pins, at).await
+    remove_our_qdisc(netlink, pins, at.ifindex, &at.interface).await
+}
+
+/// Removes the qdisc if it came from us and has no filter any more.
+pub async fn remove_our_qdisc(
+    netlink: &Handle,
+    pins: &Pins,
+    ifindex: u32,
+    interface: &str,
+) -> Result<()> {
+    let mark = mark(pins, ifindex, interface);
+    if !mark.exists() || !all_filters(netlink, ifindex).await?.is_empty() {
+        return Ok(());
+    }
+    let mut request = netlink.qdisc().del(ifindex.cast_signed());
+    request.message_mut().header.parent = PacketHandle::CLSACT;
+    match request.execute().await {
+        Err(error) if !is_absent(&error) => {
+            return Err(cause(error))
+                .with_context(|| format!("cannot remove the clsact qdisc of {interface}"));
+        }
+        _ => {}
+    }
+    fs::remove_dir(&mark).with_context(|| format!("cannot remove the mark {}", mark.display()))
 }
 
 /// Removes the marks of devices that are gone.
@@ -102,15 +125,15 @@ fn marks(pins: &Pins) -> Result<Vec<(std::path::PathBuf, (u32, String))>> {
     Ok(marks)
 }
 
-fn mark(pins: &Pins, at: &Attachment) -> std::path::PathBuf {
+fn mark(pins: &Pins, ifindex: u32, interface: &str) -> std::path::PathBuf {
     pins.clsact()
-        .join(format!("{}-{}", at.ifindex, escape(&at.interface)))
+        .join(format!("{ifindex}-{}", escape(interface)))
 }
 
 fn add_qdisc(pins: &Pins, at: &Attachment) -> Result<()> {
     match qdisc_add_clsact(&at.interface) {
         Ok(()) => {
-            let path = mark(pins, at);
+            let path = mark(pins, at.ifindex, &at.interface);
             fs::create_dir_all(&path)
                 .with_context(|| format!("cannot create the mark {}", path.display()))
         }
@@ -119,23 +142,6 @@ fn add_qdisc(pins: &Pins, at: &Attachment) -> Result<()> {
             Err(error).with_context(|| format!("cannot add a clsact qdisc to {}", at.interface))
         }
     }
-}
-
-async fn remove_qdisc(netlink: &Handle, pins: &Pins, at: &Attachment) -> Result<()> {
-    let mark = mark(pins, at);
-    if !mark.exists() || !all_filters(netlink, at.ifindex).await?.is_empty() {
-        return Ok(());
-    }
-    let mut request = netlink.qdisc().del(at.ifindex.cast_signed());
-    request.message_mut().header.parent = PacketHandle::CLSACT;
-    match request.execute().await {
-        Err(error) if !is_absent(&error) => {
-            return Err(cause(error))
-                .with_context(|| format!("cannot remove the clsact qdisc of {}", at.interface));
-        }
-        _ => {}
-    }
-    fs::remove_dir(&mark).with_context(|| format!("cannot remove the mark {}", mark.display()))
 }
 
 fn handle_of(at: &Attachment) -> Result<SchedClassifierLink> {

@@ -40,8 +40,7 @@ impl Lock {
         let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
             Err((_, Errno::EWOULDBLOCK)) => bail!(
-                "slice-agent already runs on this node as process {}; stop it first, or give this \
-                 one another --state-dir and --bpffs (lock file {})",
+                "another agent runs on this node as process {}; stop it first (lock file {})",
                 holder.trim(),
                 path.display()
             ),

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{RouteMessage, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
@@ -57,6 +57,21 @@ pub fn remember_neighbours(facts: &mut HostFacts, before: &HostFacts) {
             facts.neighbours.entry(*at).or_insert(*address);
         }
     }
+}
+
+/// Makes the host ask for a pod's link-layer address (`ip neigh ... use`); the answer is an event.
+pub async fn ask_neighbour(netlink: &Handle, ifindex: u32, address: Ipv4Addr) -> Result<()> {
+    let request = netlink
+        .neighbours()
+        .add(ifindex, IpAddr::V4(address))
+        .state(NeighbourState::None)
+        .flags(NeighbourFlags::Use)
+        .replace();
+    request
+        .execute()
+        .await
+        .map_err(cause)
+        .with_context(|| format!("cannot ask interface #{ifindex} who has {address}"))
 }
 
 /// What an earlier agent knew of neighbours, from the maps that it left.

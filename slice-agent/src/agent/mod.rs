@@ -1,0 +1,124 @@
+//! The run loop: keeps the kernel as the configuration wants it.
+
+pub mod config;
+mod reconcile;
+pub mod schedule;
+pub mod status;
+pub mod uninstall;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::apply::lock::Lock;
+use crate::apply::maps::Maps;
+use crate::apply::netlink::{self, Event};
+use crate::apply::programs::{BpfLog, Mechanism};
+use crate::apply::{Dataplane, pins::Pins};
+use crate::{capability, ebpf_object, http, logging};
+use reconcile::Reconciler;
+use schedule::Look;
+use status::Status;
+
+/// The configuration is read this often.
+const TURN: Duration = Duration::from_millis(200);
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// How an agent runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub config: PathBuf,
+    pub bpffs: PathBuf,
+    pub state_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub ebpf_object: Option<PathBuf>,
+    pub bpf_log: BpfLog,
+}
+
+/// Runs until SIGTERM or SIGINT, and then leaves everything in the kernel as it is: traffic goes on
+/// without an agent.
+pub async fn run(options: Options) -> Result<()> {
+    capability::check_capabilities()?;
+    let lock = Lock::take(&options.state_dir)?;
+    capability::check_bpffs(&options.bpffs)?;
+    let object = ebpf_object::read(options.ebpf_object.as_deref())?;
+    let listener = TcpListener::bind(options.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}; give another address with --listen",
+            options.listen
+        )
+    })?;
+    let mut signals = Signals::new()?;
+    // Before the first look, so that no change is missed between the two.
+    let events = netlink::events()?;
+    let handle = netlink::connect()?;
+    let mut dataplane = Dataplane::start(
+        handle,
+        &options.bpffs,
+        &object,
+        Mechanism::probe(),
+        options.bpf_log,
+    )
+    .await?;
+    if options.bpf_log == BpfLog::Debug {
+        logging::follow_programs(dataplane.programs_mut().ebpf_mut());
+    }
+    let status = Status::new(Instant::now());
+    let maps = Maps::new(Pins::current(&options.bpffs));
+    let server = tokio::spawn(http::serve(listener, status.clone(), maps));
+    let reconciler = Reconciler::new(dataplane, &options.config, status);
+    turn(reconciler, events, &mut signals).await;
+    server.abort();
+    drop(lock);
+    tracing::info!("the agent ends; programs, maps and links stay, and traffic goes on");
+    Ok(())
+}
+
+async fn turn(mut reconciler: Reconciler, mut events: Receiver<Event>, signals: &mut Signals) {
+    let mut ticks = interval(TURN);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweeps = interval(SWEEP);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hang_up.recv() => {
+                tracing::info!("SIGHUP: reading the configuration again");
+                reconciler.reload();
+            }
+            Some(event) = events.recv() => {
+                let look = match event {
+                    Event::Host => Look::Host,
+                    Event::Everything => Look::Everything,
+                };
+                reconciler.event(look);
+            }
+            _ = ticks.tick() => reconciler.turn().await,
+            _ = sweeps.tick() => reconciler.sweep(),
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+}

@@ -1,0 +1,298 @@
+//! One look after another: facts, wanted state, observed state, plan, changes.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::config::{self, Watched};
+use super::schedule::{Look, Schedule};
+use super::status::Status;
+use crate::apply::Dataplane;
+use crate::apply::maps::Maps;
+use crate::compile;
+use crate::image::{HostFacts, Names, NodeImage};
+use crate::model::{ConfigError, Validated};
+use crate::observe::{self, counters, host};
+use crate::plan::{Change, plan};
+
+/// A plan that is not empty after two rounds is being undone by somebody else.
+const ROUNDS_MAX: usize = 2;
+/// Ready waits this long for pods to tell their link-layer addresses; a pod may also be dead.
+const NEIGHBOURS_WAIT: Duration = Duration::from_secs(3);
+
+/// Keeps the kernel as the configuration wants it.
+pub(super) struct Reconciler {
+    dataplane: Dataplane,
+    watched: Watched,
+    /// The configuration in force: the last one that was right.
+    accepted: Option<Validated>,
+    /// Right by itself, but not yet found to fit this host.
+    candidate: Option<Validated>,
+    facts: HostFacts,
+    schedule: Schedule,
+    status: Status,
+    /// Whether the last plan was carried out and nothing is left to do.
+    converged: bool,
+    wait_for_neighbours_until: Option<Instant>,
+    /// The host mismatch reported last, so that it is reported once.
+    reported: Vec<ConfigError>,
+}
+
+impl Reconciler {
+    pub(super) fn new(dataplane: Dataplane, config: &Path, status: Status) -> Self {
+        Self {
+            dataplane,
+            watched: Watched::new(config),
+            accepted: None,
+            candidate: None,
+            facts: HostFacts::default(),
+            schedule: Schedule::new(Instant::now()),
+            status,
+            converged: false,
+            wait_for_neighbours_until: None,
+            reported: Vec::new(),
+        }
+    }
+
+    pub(super) fn reload(&mut self) {
+        self.watched.forget();
+    }
+
+    pub(super) fn event(&mut self, look: Look) {
+        self.schedule.event(look, Instant::now());
+    }
+
+    /// Reads the configuration and does what is due.
+    pub(super) async fn turn(&mut self) {
+        let now = Instant::now();
+        self.status.turn(now);
+        let look = match self.watched.poll() {
+            Some(Ok(configuration)) => {
+                self.candidate = Some(configuration);
+                Some(Look::Everything)
+            }
+            Some(Err(errors)) => {
+                // What was not yet accepted is gone from the source now.
+                self.candidate = None;
+                self.refuse(&errors);
+                None
+            }
+            None => None,
+        };
+        let due = self.schedule.due(now);
+        if let Some(look) = look.max(due)
+            && let Err(error) = self.look(look).await
+        {
+            self.fail(&format!("{error:#}"));
+        }
+    }
+
+    /// Removes remembered replies that expired.
+    pub(super) fn sweep(&mut self) {
+        let maps = Maps::new(self.dataplane.pins().clone());
+        let swept = counters::kernel_now_ns().and_then(|now| counters::sweep_replies(&maps, now));
+        match swept {
+            Ok((left, removed)) => tracing::debug!(left, removed, "swept expired replies"),
+            Err(error) => tracing::warn!("{error:#}"),
+        }
+    }
+
+    async fn look(&mut self, look: Look) -> Result<()> {
+        let mut facts = host::facts(self.dataplane.netlink()).await?;
+        host::remember_neighbours(&mut facts, &self.facts);
+        if look == Look::Host && facts == self.facts {
+            self.ask_neighbours().await;
+            self.settle();
+            return Ok(());
+        }
+        self.dataplane.forget_vanished()?;
+        let observed = self.observe().await?;
+        host::remember_neighbours(&mut facts, &host::neighbours_in(&observed));
+        self.facts = facts;
+        let wanted = self.wanted();
+        self.ask_neighbours().await;
+        if let Some((wanted, names)) = wanted {
+            self.converge(observed, &wanted, &names).await?;
+        }
+        Ok(())
+    }
+
+    /// A packet can only be delivered to a pod whose link-layer address is known: asks for those
+    /// that are not.
+    async fn ask_neighbours(&mut self) {
+        let now = Instant::now();
+        let mut unknown = 0;
+        if let Some(configuration) = &self.accepted {
+            for pod in compile::pods_without_mac(configuration, &self.facts) {
+                let Some(interface) = self.facts.interfaces.get(&pod.interface) else {
+                    continue;
+                };
+                unknown += 1;
+                let netlink = self.dataplane.netlink();
+                let asked = host::ask_neighbour(netlink, interface.ifindex, pod.address).await;
+                if let Err(error) = asked {
+                    tracing::warn!(pod = %pod.name, interface = %pod.interface, "{error:#}");
+                }
+            }
+        }
+        self.schedule.asked(unknown > 0, now);
+        if unknown == 0 {
+            self.wait_for_neighbours_until = None;
+        } else if self.wait_for_neighbours_until.is_none() {
+            tracing::info!(
+                pods = unknown,
+                "asking for the link-layer addresses of pods"
+            );
+            self.wait_for_neighbours_until = Some(now + NEIGHBOURS_WAIT);
+        }
+    }
+
+    /// The state to reach: that of the newest configuration which fits the host.
+    fn wanted(&mut self) -> Option<(NodeImage, Names)> {
+        if let Some(candidate) = &self.candidate {
+            match config::wanted(candidate, &self.facts) {
+                Ok(wanted) => {
+                    self.accepted = self.candidate.take();
+                    self.reported.clear();
+                    self.status.update(|state| state.config_valid = true);
+                    return Some(wanted);
+                }
+                Err(errors) if errors != self.reported => {
+                    self.refuse(&errors);
+                    self.reported = errors;
+                }
+                Err(_) => {}
+            }
+        }
+        match config::wanted(self.accepted.as_ref()?, &self.facts) {
+            Ok(wanted) => Some(wanted),
+            Err(errors) => {
+                if errors != self.reported && self.candidate.is_none() {
+                    report(&errors);
+                    self.reported.clone_from(&errors);
+                }
+                let text = "the host no longer fits the configuration; nothing is changed until \
+                            it does";
+                self.fail(text);
+                None
+            }
+        }
+    }
+
+    async fn converge(
+        &mut self,
+        mut observed: NodeImage,
+        wanted: &NodeImage,
+        names: &Names,
+    ) -> Result<()> {
+        self.status.update(|state| state.names = names.clone());
+        for _ in 0..ROUNDS_MAX {
+            let changes = plan(&observed, wanted, names);
+            self.status.update(|state| state.observed(&observed));
+            if changes.is_empty() {
+                return self.converged().await;
+            }
+            let failures = self.carry_out(&changes).await;
+            if let Some(first) = failures.first() {
+                self.fail(first);
+                return Ok(());
+            }
+            tracing::info!(changes = changes.len(), "applied the configuration");
+            observed = self.observe().await?;
+        }
+        let left = plan(&observed, wanted, names);
+        self.status.update(|state| state.observed(&observed));
+        match left.first() {
+            None => self.converged().await,
+            Some(change) => {
+                let text = format!(
+                    "{} changes do not last, the first is: {change}; something else on this host \
+                     undoes them",
+                    left.len()
+                );
+                self.fail(&text);
+                Ok(())
+            }
+        }
+    }
+
+    async fn converged(&mut self) -> Result<()> {
+        self.dataplane.finish_takeover().await?;
+        self.schedule.succeeded();
+        self.converged = true;
+        self.settle();
+        Ok(())
+    }
+
+    /// Says when the node became ready, or is no longer degraded.
+    fn settle(&mut self) {
+        let waiting = self
+            .wait_for_neighbours_until
+            .is_some_and(|until| Instant::now() < until);
+        let before = self.status.read();
+        if !self.converged || (waiting && !before.ready) {
+            return;
+        }
+        if !before.ready {
+            tracing::info!(
+                generation = before.generation,
+                "ready: the node is as configured"
+            );
+        } else if before.degraded.is_some() {
+            tracing::info!("no longer degraded: the node is as configured");
+        }
+        self.status.update(|state| {
+            state.ready = true;
+            state.degraded = None;
+        });
+    }
+
+    /// Executes the changes in order, and returns a sentence for each that failed. A pod whose
+    /// interface makes trouble does not keep the others waiting; but after a table that could not be
+    /// written nothing that relies on it is.
+    async fn carry_out(&mut self, changes: &[Change]) -> Vec<String> {
+        let mut failures = Vec::new();
+        for change in changes {
+            tracing::debug!(%change, "applying");
+            let Err(error) = self.dataplane.apply(change).await else {
+                continue;
+            };
+            tracing::error!("{change}: {error:#}");
+            failures.push(format!("{change}: {error:#}"));
+            self.status.update(|state| state.apply_errors += 1);
+            if !matches!(change, Change::Attach(_) | Change::Detach(_)) {
+                break;
+            }
+        }
+        failures
+    }
+
+    async fn observe(&self) -> Result<NodeImage> {
+        let (netlink, pins) = (self.dataplane.netlink(), self.dataplane.pins());
+        observe::node_image(netlink, pins, self.dataplane.mechanism()).await
+    }
+
+    fn refuse(&mut self, errors: &[ConfigError]) {
+        report(errors);
+        tracing::error!(
+            errors = errors.len(),
+            "the configuration is refused; the last good one stays in force"
+        );
+        self.status.update(|state| state.config_valid = false);
+    }
+
+    fn fail(&mut self, why: &str) {
+        self.converged = false;
+        let delay = self.schedule.failed(Instant::now());
+        tracing::error!(retry_s = delay.as_secs(), "degraded: {why}");
+        self.status
+            .update(|state| state.degraded = Some(why.to_owned()));
+    }
+}
+
+fn report(errors: &[ConfigError]) {
+    for error in errors {
+        tracing::error!("{error}");
+    }
+}

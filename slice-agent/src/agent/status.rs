@@ -1,0 +1,105 @@
+//! What the run loop tells to those who ask over HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::image::{Names, NodeImage};
+
+/// The loop looks after everything several times a second; silent for this long, it hangs.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// The state of the agent, as of its last turn.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Whether the configuration that is there now was accepted.
+    pub config_valid: bool,
+    /// Counts the configurations applied; 0 before the first.
+    pub generation: u32,
+    /// Changes that failed since the agent started.
+    pub apply_errors: u64,
+    /// Whether a configuration was applied completely since the agent started.
+    pub ready: bool,
+    /// Why the kernel is not as the configuration wants it, if it is not.
+    pub degraded: Option<String>,
+    pub names: Names,
+    /// Entries of the maps that the agent writes.
+    pub map_entries: BTreeMap<&'static str, usize>,
+    last_turn: Instant,
+}
+
+impl State {
+    /// Whether the loop still turns.
+    pub fn is_alive(&self, now: Instant) -> bool {
+        now.duration_since(self.last_turn) < SILENCE_MAX
+    }
+
+    /// Takes over what was read from the kernel.
+    pub fn observed(&mut self, image: &NodeImage) {
+        self.generation = image.settings.map_or(0, |settings| settings.generation);
+        self.map_entries = BTreeMap::from([
+            ("SETTINGS", usize::from(image.settings.is_some())),
+            ("PATHS", image.paths.len()),
+            ("PATH_GROUPS", image.path_groups.len()),
+            ("PEERS", image.peers.len()),
+            ("SLICES", image.slices.len()),
+            ("LOCAL", image.local.len()),
+            ("ENDPOINTS", image.endpoints.len()),
+            ("NODE_ADDRESSES", image.node_addresses.len()),
+            ("ROUTES", image.routes.len()),
+            ("POLICY", image.policy.len()),
+            ("CLASSES", image.classes.len()),
+        ]);
+    }
+}
+
+/// The shared handle on the state.
+#[derive(Clone, Debug)]
+pub struct Status(Arc<Mutex<State>>);
+
+impl Status {
+    pub fn new(now: Instant) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            config_valid: false,
+            generation: 0,
+            apply_errors: 0,
+            ready: false,
+            degraded: None,
+            names: Names::default(),
+            map_entries: BTreeMap::new(),
+            last_turn: now,
+        })))
+    }
+
+    pub fn read(&self) -> State {
+        self.lock().clone()
+    }
+
+    pub fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+    }
+
+    pub fn turn(&self, now: Instant) {
+        self.lock().last_turn = now;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each update leaves the state whole, so one that panicked elsewhere did no harm.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_stopped_turning_is_not_alive() {
+        let start = Instant::now();
+        let status = Status::new(start);
+        assert!(status.read().is_alive(start + Duration::from_secs(29)));
+        assert!(!status.read().is_alive(start + Duration::from_secs(31)));
+        status.turn(start + Duration::from_secs(31));
+        assert!(status.read().is_alive(start + Duration::from_secs(32)));
+    }
+}

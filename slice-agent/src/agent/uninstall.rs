@@ -1,0 +1,73 @@
+//! Takes everything of ours out of the node.
+
+use std::path::Path;
+
+use anyhow::Result;
+use rtnetlink::Handle;
+
+use crate::apply::lock::Lock;
+use crate::apply::pins::{Pins, remove_tree};
+use crate::apply::{clsact, guards, netlink, port_owner, programs};
+use crate::capability;
+use crate::image::{Attachment, PortOwner};
+
+/// Removes programs, the tunnel device, guards, maps and the state directory. Running it again finds
+/// nothing and is fine; it is refused while an agent runs, which would put everything back.
+///
+/// Guards go after the programs: a packet for a slice dies in the host rather than leave in clear
+/// while its program is on the way out.
+pub async fn uninstall(bpffs: &Path, state_dir: &Path) -> Result<()> {
+    capability::check_capabilities()?;
+    let lock = Lock::take(state_dir)?;
+    let netlink = netlink::connect()?;
+    let pins = Pins::current(bpffs);
+    let pinned = capability::check_bpffs(bpffs).is_ok();
+    if !pinned {
+        tracing::warn!(bpffs = %bpffs.display(), "no BPF file system there, so no pins to remove");
+    }
+    remove_links(&pins)?;
+    remove_filters(&netlink, &pins).await?;
+    if port_owner::remove(&netlink, PortOwner::INTERFACE).await? {
+        tracing::info!(device = PortOwner::INTERFACE, "removed the tunnel device");
+    }
+    if guards::remove_all(&netlink).await? {
+        tracing::info!(
+            table = guards::TABLE,
+            "removed the guard routes and their rule"
+        );
+    }
+    remove_tree(pins.root())?;
+    lock.remove()?;
+    tracing::info!("nothing of sliceplane is left on this node");
+    Ok(())
+}
+
+/// Removes the links of every layout; the kernel detaches the programs with them.
+fn remove_links(pins: &Pins) -> Result<()> {
+    let mut dirs = vec![pins.clone()];
+    dirs.extend(pins.others()?);
+    for dir in dirs {
+        let links = dir.pinned_links()?.len();
+        remove_tree(&dir.links())?;
+        if links > 0 {
+            tracing::info!(links, dir = %dir.links().display(), "removed the pinned links");
+        }
+    }
+    Ok(())
+}
+
+async fn remove_filters(netlink: &Handle, pins: &Pins) -> Result<()> {
+    for (ifindex, interface) in programs::interfaces()? {
+        for filter in clsact::filters(netlink, ifindex).await? {
+            let at = Attachment {
+                interface: interface.clone(),
+                ifindex,
+                program: filter.program,
+            };
+            clsact::detach(netlink, pins, &at).await?;
+            tracing::info!(interface, program = at.program.name(), "removed the filter");
+        }
+        clsact::remove_our_qdisc(netlink, pins, ifindex, &interface).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Every metric: the one place for names, labels and help, and what the reference is printed from.
+
+/// What a metric does over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// As Prometheus shows it; a counter ends in `_total`.
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+impl Metric {
+    /// The encoder adds the suffix of counters itself.
+    pub fn family(&self) -> &'static str {
+        self.name.strip_suffix("_total").unwrap_or(self.name)
+    }
+}
+
+const fn counter(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Counter,
+        labels,
+        help,
+    }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Gauge,
+        labels,
+        help,
+    }
+}
+
+const TRAFFIC: &[&str] = &["slice", "peer_cluster", "class", "direction"];
+
+pub const TRAFFIC_PACKETS: Metric = counter(
+    "sliceplane_traffic_packets_total",
+    TRAFFIC,
+    "Packets between slice pods, without drops; a segmentation-offload packet counts once. \
+     direction: out and in by a tunnel, local on this node",
+);
+pub const TRAFFIC_BYTES: Metric = counter(
+    "sliceplane_traffic_bytes_total",
+    TRAFFIC,
+    "Bytes of the packets between slice pods, from the inner IPv4 header on",
+);
+pub const DROPS: Metric = counter(
+    "sliceplane_drops_total",
+    &["slice", "reason"],
+    "Packets dropped by the kernel programs; slice is empty where it was not yet known",
+);
+pub const MAP_ENTRIES: Metric = gauge(
+    "sliceplane_map_entries",
+    &["map"],
+    "Entries in a kernel map",
+);
+pub const MAP_CAPACITY: Metric = gauge(
+    "sliceplane_map_capacity",
+    &["map"],
+    "Entries that a kernel map can hold",
+);
+pub const BUILD_INFO: Metric = gauge(
+    "sliceplane_build_info",
+    &["version", "layout"],
+    "Always 1; version of the agent and of the layout of its maps",
+);
+pub const CONFIG_VALID: Metric = gauge(
+    "sliceplane_config_valid",
+    &[],
+    "1 when the configuration was accepted; at 0 the last good one is in force",
+);
+pub const CONFIG_GENERATION: Metric = gauge(
+    "sliceplane_config_generation",
+    &[],
+    "Counts the configurations that were applied to the kernel; 0 before the first",
+);
+pub const APPLY_ERRORS: Metric = counter(
+    "sliceplane_apply_errors_total",
+    &[],
+    "Changes that the kernel refused since the agent started",
+);
+pub const DEGRADED: Metric = gauge(
+    "sliceplane_degraded",
+    &[],
+    "1 while the kernel is not as the configuration wants it; /readyz says why",
+);
+pub const READY: Metric = gauge(
+    "sliceplane_ready",
+    &[],
+    "1 once a configuration was applied completely since the agent started",
+);
+
+/// Every metric, in the order of a scrape.
+pub const METRICS: &[Metric] = &[
+    TRAFFIC_PACKETS,
+    TRAFFIC_BYTES,
+    DROPS,
+    MAP_ENTRIES,
+    MAP_CAPACITY,
+    BUILD_INFO,
+    CONFIG_VALID,
+    CONFIG_GENERATION,
+    APPLY_ERRORS,
+    DEGRADED,
+    READY,
+];
+
+/// The table of all metrics in Markdown, as `slice-agent reference metrics` prints it.
+pub fn reference() -> String {
+    let mut text = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    for metric in METRICS {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let labels = metric.labels.join(", ");
+        text.push_str(&format!(
+            "| `{}` | {kind} | {labels} | {}. |\n",
+            metric.name, metric.help
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_ours_unique_and_end_as_prometheus_asks() {
+        let names: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), METRICS.len());
+        for metric in METRICS {
+            assert!(metric.name.starts_with("sliceplane_"), "{}", metric.name);
+            let counts = metric.kind == Kind::Counter;
+            assert_eq!(counts, metric.name.ends_with("_total"), "{}", metric.name);
+        }
+    }
+}
