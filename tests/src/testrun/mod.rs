@@ -12,6 +12,7 @@ mod exchange;
 mod scenes;
 mod state;
 mod suite;
+mod table;
 mod world;
 
 pub use attach::{Attachment, attach};

@@ -14,6 +14,7 @@ use super::actors::*;
 use super::devices::Devices;
 use super::exchange::{Program, Sent};
 use super::state::{self, State, map_mut};
+use super::table::create_trie;
 
 /// The object, its maps and its devices. Belongs to the thread whose network namespace it was made in.
 pub struct World {
@@ -382,10 +383,7 @@ fn swap<K: Plain, V: Plain>(
     capacity: usize,
     entries: &[(u32, K, V)],
 ) -> Result<()> {
-    /// Tries allocate as they grow; the kernel insists on the flag.
-    const NO_PREALLOCATION: u32 = 1;
-    let mut trie: LpmTrie<MapData, K, V> = LpmTrie::create(capacity as u32, NO_PREALLOCATION)
-        .with_context(|| format!("cannot create a table for {name}"))?;
+    let mut trie: LpmTrie<MapData, K, V> = create_trie(capacity as u32)?;
     for (bits, key, value) in entries {
         trie.insert(&Key::new(*bits, *key), *value, 0)
             .with_context(|| format!("cannot fill {name}"))?;

@@ -44,7 +44,6 @@ enum Line {
         error: Option<String>,
     },
     Attach {
-        program: String,
         by: String,
     },
     Test {
@@ -131,7 +130,7 @@ impl KernelReport {
                 self.verified_instructions
                     .insert(name, verified_instructions.unwrap_or(0));
             }
-            Ok(Line::Attach { by, .. }) => self.attached_by = Some(by),
+            Ok(Line::Attach { by }) => self.attached_by = Some(by),
             Ok(Line::Test {
                 name,
                 failure: None,
@@ -186,7 +185,7 @@ mod tests {
 
     const GOOD: &str = "{\"event\":\"kernel\",\"release\":\"6.1.0-50\"}\n\
         {\"event\":\"program\",\"name\":\"pod_egress\",\"verified_instructions\":812,\"error\":null}\n\
-        {\"event\":\"attach\",\"program\":\"pod_egress\",\"by\":\"clsact\"}\n\
+        {\"event\":\"attach\",\"by\":\"clsact\"}\n\
         {\"event\":\"test\",\"name\":\"drop_fragment\",\"failure\":null}\n";
 
     fn report(text: &str) -> KernelReport {
