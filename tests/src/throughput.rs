@@ -13,56 +13,6 @@ use serde::{Deserialize, Serialize};
 use crate::child::{ManagedChild, poll_until, wait_for_listener};
 use crate::place::Place;
 
-/// A program that the workloads start, and the Debian or Ubuntu packages that provide it.
-#[derive(Clone, Copy, Debug)]
-pub struct DebianPackage {
-    pub binary: &'static str,
-    /// The first that the release has is the right one.
-    pub packages: &'static [&'static str],
-    pub needed_for: &'static str,
-}
-
-/// Everything that the workloads start.
-///
-/// Redis comes from `redis-tools` alone: its `redis-check-rdb` is the server under another name,
-/// and the package `redis-server` would start a service on the machine.
-pub const DEBIAN_PACKAGES: &[DebianPackage] = &[
-    DebianPackage {
-        binary: "ip",
-        packages: &["iproute2"],
-        needed_for: "network namespaces",
-    },
-    DebianPackage {
-        binary: "ping",
-        packages: &["iputils-ping"],
-        needed_for: "round-trip times",
-    },
-    DebianPackage {
-        binary: "iperf3",
-        packages: &["iperf3"],
-        needed_for: "throughput of one TCP flow",
-    },
-    DebianPackage {
-        binary: "redis-benchmark",
-        packages: &["redis-tools"],
-        needed_for: "throughput of requests and answers",
-    },
-    DebianPackage {
-        binary: "java",
-        packages: &[
-            "openjdk-17-jre-headless",
-            "openjdk-21-jre-headless",
-            "default-jre-headless",
-        ],
-        needed_for: "Kafka",
-    },
-    DebianPackage {
-        binary: "mvn",
-        packages: &["maven"],
-        needed_for: "fetching Kafka",
-    },
-];
-
 /// For a server to listen.
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// Beyond the time that a measurement takes by itself.

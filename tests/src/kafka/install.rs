@@ -85,6 +85,11 @@ impl Install {
         let java = Java::find()?;
         let dir = std::path::absolute(dir).map_err(|source| io_error(dir, source))?;
         create_owned_dir(&dir)?;
+        // One spelling of the path: the class archive is bound to the text of the class path.
+        let dir = dir
+            .canonicalize()
+            .map_err(|source| io_error(&dir, source))?;
+        let _lock = lock(&dir)?;
         if jar_paths(&dir).iter().any(|jar| !jar.is_file()) {
             fetch(&dir)?;
         }
@@ -164,6 +169,20 @@ pub(super) fn run_as_owner_of(dir: &Path, program: &Path) -> Command {
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Held until dropped, so that two runs at the same time do not write over each other.
+fn lock(dir: &Path) -> Result<File, InstallError> {
+    let path = dir.join("lock");
+    if !path.exists() {
+        write_owned(&path, "")?;
+    }
+    let take = || {
+        let file = File::open(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    take().map_err(|source| io_error(&path, source))
 }
 
 /// Fetches all jars into DIR/libs.

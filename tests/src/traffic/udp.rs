@@ -107,6 +107,8 @@ pub struct UdpLoad {
 }
 
 /// Starts sending both ways between two places, each at the other's [`Place::address`].
+///
+/// Counts from the first packet on: the places must reach each other before.
 pub fn start(a: &Place, b: &Place, options: &UdpOptions) -> Result<UdpLoad> {
     let stop = StopSign::after(options.longest);
     let run = now_ns();
@@ -115,8 +117,7 @@ pub fn start(a: &Place, b: &Place, options: &UdpOptions) -> Result<UdpLoad> {
         Lane::start(
             from,
             to,
-            &sockets[sender],
-            &sockets[1 - sender],
+            [&sockets[sender], &sockets[1 - sender]],
             run,
             &stop,
             options,
@@ -196,8 +197,7 @@ impl Lane {
     fn start(
         from: &Place,
         to: &Place,
-        outgoing: &Arc<UdpSocket>,
-        incoming: &Arc<UdpSocket>,
+        [outgoing, incoming]: [&Arc<UdpSocket>; 2],
         run: u64,
         stop: &StopSign,
         options: &UdpOptions,
