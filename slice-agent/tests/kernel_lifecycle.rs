@@ -1,0 +1,254 @@
+//! The agent on a real kernel: start, restart, reload, damage, removal.
+
+mod kernel_support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use aya::maps::{HashMap, MapData};
+use kernel_support::{Node, text};
+use nix::sys::signal::Signal;
+use slice_agent::apply::tcx::{self, LinkFacts};
+
+const NOTHING: &str = "Nothing to change: this host is as the configuration wants it.\n";
+const LINKS: [&str; 4] = [
+    "nic0-underlay_ingress",
+    "p-kafka-0-pod_egress",
+    "p-kafka-0-pod_ingress",
+    "sliceplane0-tunnel_ingress",
+];
+
+fn links(node: &Node) -> BTreeMap<PathBuf, LinkFacts> {
+    let facts = |pin: PathBuf| (pin.clone(), tcx::facts(&pin).unwrap().unwrap());
+    node.link_pins().into_iter().map(facts).collect()
+}
+
+fn link_ids(node: &Node) -> Vec<u32> {
+    links(node).values().map(|link| link.link_id).collect()
+}
+
+fn program_ids(node: &Node) -> Vec<u32> {
+    links(node).values().map(|link| link.program_id).collect()
+}
+
+#[test]
+fn a_node_is_planned_applied_and_then_as_configured() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    let planned = node.plan();
+    assert!(
+        planned.contains("+ program pod_egress on p-kafka-0\n"),
+        "{planned}"
+    );
+    assert!(!node.bpffs().join("sliceplane").exists(), "plan only reads");
+
+    node.start();
+
+    assert_eq!(node.plan(), NOTHING);
+    assert_eq!(node.links(), LINKS);
+    assert!(
+        node.ip("route show table 6085")
+            .contains("unreachable 10.77.0.0/16")
+    );
+    assert!(node.ip("rule show").contains("100:\tfrom all lookup 6085"));
+    let device = node.ip("-d link show sliceplane0");
+    assert!(
+        device.contains("vxlan external") && device.contains("dstport 6085"),
+        "{device}"
+    );
+    let page = node.get("/metrics");
+    for line in [
+        "sliceplane_ready 1\n",
+        "sliceplane_map_entries{map=\"LOCAL\"} 1\n",
+    ] {
+        assert!(page.contains(line), "{page}");
+    }
+    assert_eq!(node.get("/healthz"), "alive\n");
+}
+
+#[test]
+fn a_killed_agent_leaves_everything_and_the_next_one_replaces_programs_in_place() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.start();
+    let before = links(&node);
+
+    node.stop(Signal::SIGKILL);
+    assert_eq!(links(&node), before, "nothing changes when the agent dies");
+    assert_eq!(node.plan(), NOTHING);
+
+    let (ids, programs) = (link_ids(&node), program_ids(&node));
+    node.start();
+    assert_eq!(link_ids(&node), ids, "the same links");
+    for (old, new) in programs.iter().zip(program_ids(&node)) {
+        assert_ne!(*old, new, "with new programs");
+    }
+    assert_eq!(node.plan(), NOTHING);
+
+    assert_eq!(node.stop(Signal::SIGTERM), Some(0));
+    assert_eq!(link_ids(&node), ids);
+}
+
+#[test]
+fn a_changed_configuration_is_followed_and_a_bad_one_changes_nothing() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.add_pod("kafka-9", "10.1.1.19");
+    node.start();
+
+    let both = [
+        ("kafka-0", "10.1.1.10", "10.77.0.2"),
+        ("kafka-9", "10.1.1.19", "10.77.0.3"),
+    ];
+    node.configure(&both);
+    node.until("the second pod is attached and found", |node| {
+        node.links().contains(&"p-kafka-9-pod_egress".to_owned())
+            && node
+                .get("/metrics")
+                .contains("sliceplane_map_entries{map=\"LOCAL\"} 2\n")
+    });
+    assert_eq!(node.plan(), NOTHING);
+    let before = links(&node);
+
+    node.configure_with("kind: Node\nclster: east\n");
+    node.until("the mistake is noticed", |node| {
+        node.get("/metrics").contains("sliceplane_config_valid 0\n")
+    });
+    assert_eq!(links(&node), before);
+    assert!(node.log().contains("clster"), "{}", node.log());
+
+    node.configure(&both[..1]);
+    node.until("the second pod is gone", |node| node.links() == LINKS);
+    node.until("the configuration is valid again", |node| {
+        let page = node.get("/metrics");
+        page.contains("sliceplane_config_valid 1\n")
+            && page.contains("sliceplane_map_entries{map=\"ENDPOINTS\"} 1\n")
+    });
+    assert_eq!(node.plan(), NOTHING);
+}
+
+#[test]
+fn a_pod_interface_that_vanishes_and_comes_back_is_attached_again() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.start();
+    let before = node.link_pins();
+
+    node.ip("link del p-kafka-0");
+    node.until("the pins of the interface are gone", |node| {
+        node.link_pins().len() == 2
+    });
+
+    node.add_pod("kafka-0", "10.1.1.10");
+    node.until("the new interface is attached", |node| {
+        node.links() == LINKS && node.plan() == NOTHING
+    });
+    assert_ne!(node.link_pins(), before, "under another interface number");
+    node.until("the node is well again", |node| {
+        node.get("/readyz") == "ready\n"
+    });
+}
+
+#[test]
+fn a_map_that_is_not_ours_is_noticed_and_replaced_under_the_running_links() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.start();
+    node.stop(Signal::SIGKILL);
+    let ids = link_ids(&node);
+    let stranger: HashMap<MapData, u32, u64> = HashMap::create(8, 0).unwrap();
+    let pin = node.bpffs().join("sliceplane/v1/maps/PEERS");
+    fs::remove_file(&pin).unwrap();
+    stranger.pin(&pin).unwrap();
+
+    node.start();
+
+    let log = node.log();
+    assert!(
+        log.contains("PEERS is a Hash with 4-byte keys, 8-byte values and 8 entries"),
+        "{log}"
+    );
+    assert_eq!(link_ids(&node), ids, "the links were taken over");
+    assert_eq!(node.links(), LINKS);
+    assert_eq!(node.plan(), NOTHING);
+    let left = slice_agent::apply::pins::entries(&node.bpffs().join("sliceplane")).unwrap();
+    let left: Vec<_> = left.iter().map(|dir| dir.file_name().unwrap()).collect();
+    assert_eq!(left, ["clsact", "v1"], "what was put aside is removed");
+}
+
+#[test]
+fn uninstall_is_refused_while_an_agent_runs_and_then_leaves_nothing() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    let clean = [node.ip("rule show"), node.ip("-br link show")];
+    node.start();
+    assert_ne!([node.ip("rule show"), node.ip("-br link show")], clean);
+
+    let refused = node.run("uninstall");
+    assert!(!refused.status.success());
+    let process = format!(
+        "another agent runs on this node as process {};",
+        node.agent_id()
+    );
+    assert!(text(&refused).contains(&process), "{}", text(&refused));
+    assert_eq!(node.links(), LINKS);
+
+    assert_eq!(node.stop(Signal::SIGTERM), Some(0));
+    for _ in 0..2 {
+        let done = node.run("uninstall");
+        assert!(done.status.success(), "{}", text(&done));
+        assert_eq!([node.ip("rule show"), node.ip("-br link show")], clean);
+        assert_eq!(node.ip("route show table all proto 85"), "");
+        assert!(!node.bpffs().join("sliceplane").exists());
+        assert!(!node.state_dir().exists());
+    }
+}
+
+#[test]
+fn a_second_agent_is_refused_with_the_first_ones_process() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.start();
+    let second = node.run("agent");
+    assert_eq!(second.status.code(), Some(1));
+    let process = format!("process {};", node.agent_id());
+    assert!(text(&second).contains(&process), "{}", text(&second));
+}
+
+#[test]
+fn a_missing_bpf_file_system_is_named_with_the_command_that_mounts_it() {
+    let Some(node) = Node::build() else { return };
+    nix::mount::umount(&node.bpffs()).unwrap();
+    let output = node.run("agent");
+    assert_eq!(output.status.code(), Some(1));
+    let command = format!("mount -t bpf bpf {}", node.bpffs().display());
+    assert!(text(&output).contains(&command), "{}", text(&output));
+}
+
+#[test]
+fn a_foreign_owner_of_the_port_is_named_and_the_agent_recovers_when_it_goes() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.ip("link add other0 type vxlan external dstport 6085");
+    node.spawn();
+    node.until("the trouble is told", |node| {
+        node.get("/readyz")
+            .contains("the VXLAN device other0 already owns UDP port 6085")
+    });
+    assert!(node.get("/metrics").contains("sliceplane_ready 0\n"));
+
+    node.ip("link del other0");
+    node.until("the agent tried again", |node| {
+        node.get("/readyz") == "ready\n"
+    });
+    assert_eq!(node.plan(), NOTHING);
+}
