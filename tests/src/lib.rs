@@ -1,10 +1,15 @@
 //! The lab library.
 
 pub mod child;
+pub mod debian;
+pub mod demo;
 pub mod kafka;
+pub mod lab;
 pub mod netns;
 pub mod packet;
 pub mod place;
+pub mod probe;
+pub mod relay;
 pub mod testrun;
 pub mod throughput;
 pub mod traffic;

@@ -1,0 +1,198 @@
+//! The figures of a demo, as people and programs read them.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::throughput::Comparison;
+
+/// Every figure; `None` where its act was skipped or did not get that far. Units are in the names.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    pub lab_up_seconds: Option<f64>,
+    pub kafka_formation_seconds: Option<f64>,
+    pub kafka_records_acked: Option<u64>,
+    pub kafka_records_lost: Option<u64>,
+    pub kafka_records_corrupt: Option<u64>,
+    pub kafka_records_duplicate: Option<u64>,
+    pub kafka_seconds: Option<f64>,
+    pub allowed_cells: Option<usize>,
+    pub allowed_cells_wrong: Option<usize>,
+    pub denied_cells: Option<usize>,
+    pub denied_cells_wrong: Option<usize>,
+    pub wan_one_way_delay_ms: Option<f64>,
+    pub rtt_slice_ms_avg: Option<f64>,
+    pub rtt_plain_ms_avg: Option<f64>,
+    pub wan_relay_lateness_ms_max: Option<f64>,
+    pub stream_gso_ratio_vs_plain: Option<f64>,
+    pub stream_gso: Option<Comparison>,
+    pub redis_ratio_vs_plain: Option<f64>,
+    pub redis: Option<Comparison>,
+    pub agent_dead_seconds: Option<f64>,
+    pub udp_packets_sent_over_agent_kill: Option<u64>,
+    pub packets_lost_over_agent_kill: Option<u64>,
+    pub connections_reset: Option<u64>,
+    pub tcp_bytes_verified_over_agent_kill: Option<u64>,
+    pub kafka_records_acked_over_agent_kill: Option<u64>,
+    pub kafka_records_lost_over_agent_kill: Option<u64>,
+    pub skipped: Vec<String>,
+    /// What went wrong, one sentence each; empty when everything held.
+    pub faults: Vec<String>,
+    pub seconds: f64,
+}
+
+/// A figure's name and value, whether a value holds, and what was expected in words.
+type Promise = (&'static str, Option<u64>, fn(u64) -> bool, &'static str);
+
+/// Records that the first Kafka act must see acknowledged.
+pub(super) const KAFKA_RECORDS: u64 = 20_000;
+
+impl Report {
+    /// Adds a sentence for every figure that is not as promised. Figures of skipped acts are not
+    /// judged.
+    pub fn judge(&mut self) {
+        let promises: [Promise; 8] = [
+            (
+                "kafka_records_acked",
+                self.kafka_records_acked,
+                |n| n >= KAFKA_RECORDS,
+                "20000 or more",
+            ),
+            (
+                "kafka_records_lost",
+                self.kafka_records_lost,
+                |n| n == 0,
+                "0",
+            ),
+            (
+                "kafka_records_corrupt",
+                self.kafka_records_corrupt,
+                |n| n == 0,
+                "0",
+            ),
+            (
+                "denied_cells_wrong",
+                self.denied_cells_wrong.map(|n| n as u64),
+                |n| n == 0,
+                "0",
+            ),
+            (
+                "allowed_cells_wrong",
+                self.allowed_cells_wrong.map(|n| n as u64),
+                |n| n == 0,
+                "0",
+            ),
+            (
+                "packets_lost_over_agent_kill",
+                self.packets_lost_over_agent_kill,
+                |n| n == 0,
+                "0",
+            ),
+            ("connections_reset", self.connections_reset, |n| n == 0, "0"),
+            (
+                "kafka_records_lost_over_agent_kill",
+                self.kafka_records_lost_over_agent_kill,
+                |n| n == 0,
+                "0",
+            ),
+        ];
+        let without_kafka = self.skipped.iter().any(|act| act == "kafka");
+        for (name, figure, holds, expected) in promises {
+            match figure {
+                Some(figure) if holds(figure) => {}
+                Some(figure) => {
+                    self.faults
+                        .push(format!("{name} is {figure}, expected {expected}"));
+                }
+                None if without_kafka && name.starts_with("kafka") => {}
+                None => self.faults.push(format!("{name} was not measured")),
+            }
+        }
+    }
+
+    /// 0: everything held; 1: something did not; 3: an act was skipped and the rest held.
+    pub fn exit_code(&self) -> u8 {
+        match (self.faults.is_empty(), self.skipped.is_empty()) {
+            (false, _) => 1,
+            (true, false) => 3,
+            (true, true) => 0,
+        }
+    }
+
+    pub fn write_json(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        std::fs::write(path, text + "\n")
+            .with_context(|| format!("cannot write the figures to {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Report {
+        Report {
+            kafka_records_acked: Some(20_000),
+            kafka_records_lost: Some(0),
+            kafka_records_corrupt: Some(0),
+            allowed_cells_wrong: Some(0),
+            denied_cells_wrong: Some(0),
+            packets_lost_over_agent_kill: Some(0),
+            connections_reset: Some(0),
+            kafka_records_lost_over_agent_kill: Some(0),
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn a_run_that_holds_every_promise_is_a_success() {
+        let mut report = good();
+        report.judge();
+        assert_eq!(
+            (report.faults.as_slice(), report.exit_code()),
+            ([].as_slice(), 0)
+        );
+    }
+
+    #[test]
+    fn each_broken_promise_is_named_and_fails() {
+        let mut report = Report {
+            packets_lost_over_agent_kill: Some(3),
+            ..good()
+        };
+        report.judge();
+        assert_eq!(
+            report.faults,
+            ["packets_lost_over_agent_kill is 3, expected 0"]
+        );
+        assert_eq!(report.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_figure_that_is_missing_without_a_skip_fails() {
+        let mut report = Report {
+            connections_reset: None,
+            ..good()
+        };
+        report.judge();
+        assert_eq!(report.faults, ["connections_reset was not measured"]);
+    }
+
+    #[test]
+    fn without_kafka_the_rest_must_hold_and_the_code_says_skipped() {
+        let mut report = Report {
+            kafka_records_acked: None,
+            kafka_records_lost: None,
+            kafka_records_corrupt: None,
+            kafka_records_lost_over_agent_kill: None,
+            skipped: vec!["kafka".into()],
+            ..good()
+        };
+        report.judge();
+        assert_eq!(
+            (report.faults.as_slice(), report.exit_code()),
+            ([].as_slice(), 3)
+        );
+    }
+}
