@@ -71,7 +71,7 @@ impl<V: Copy + Ord> PortMap<V> {
         ports == 1 << 16
     }
 
-    /// Returns a value for all ports, where there is one, and prefixes for those that differ from it.
+    /// Returns a value for all ports, where there is one, and prefixes for those that differ.
     /// Of the possible values for all it takes the one that leaves the fewest prefixes.
     pub(super) fn cover(&self) -> (Option<V>, Vec<(PortPrefix, V)>) {
         if !self.is_full() {

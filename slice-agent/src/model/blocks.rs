@@ -1,4 +1,4 @@
-//! Who owns which addresses: no two owners, and nothing of the network between nodes inside a slice.
+//! Who owns which addresses: no two owners, and nothing of the underlay inside a slice.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -90,7 +90,7 @@ fn check_place_of_block(
     }
 }
 
-/// Sorted by first address, a block overlaps an earlier one only if it starts before that one's end.
+/// Sorted by first address, a block overlaps an earlier one only if it lies inside that one.
 fn check_disjoint(owned: &[(String, &ValidatedBlock)], found: &mut Findings) {
     let mut sorted: Vec<_> = owned.iter().enumerate().collect();
     sorted.sort_by_key(|(at, (_, block))| (block.prefix.network(), block.prefix.prefix_len(), *at));

@@ -104,10 +104,10 @@ pub enum Problem {
     UnknownKind(String),
     #[error("{0}; see the configuration reference for the fields and their types")]
     Shape(String),
-    #[error(
-        "`{0}` is not supported yet, so nothing would enforce it; remove it until a release does"
-    )]
-    NotYet(String),
+    #[error("`{value}` is not supported yet, so nothing would enforce it; {remedy}")]
+    NotYet { value: String, remedy: &'static str },
+    #[error("{0}; remove one of the two")]
+    KeyTwice(String),
 
     // Which documents there are.
     #[error("no document of kind Node; one describes this host (cluster, name, underlay, ...)")]
@@ -119,7 +119,8 @@ pub enum Problem {
 
     // Single values.
     #[error(
-        "`{value}` is not a name: 1 to {max_bytes} of a-z, 0-9, `-`{dot}, a letter or digit at both ends"
+        "`{value}` is not a name: 1 to {max_bytes} of a-z, 0-9, `-`{dot}, a letter or digit at \
+         both ends"
     )]
     BadName {
         value: String,
@@ -166,13 +167,20 @@ pub enum Problem {
     #[error("mode Native uses the pods' own addresses; remove `ranges`")]
     RangesInNative,
     #[error(
-        "`{0}` is no range for a slice: length 8 to 30, and not in 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16 or 224.0.0.0/3"
+        "`{0}` is no range for a slice: length 8 to 30, and not in 0.0.0.0/8, 127.0.0.0/8, \
+         169.254.0.0/16 or 224.0.0.0/3"
     )]
     UnusableRange(String),
     #[error(
-        "no encryption is built yet, so mode must be None, not `{0}`; write `encryption: {{mode: None}}` and `acceptPlaintext: true` if clear text will do"
+        "no encryption is built yet, so mode must be None, not `{0}`; write `encryption: \
+         {{mode: None}}` and `acceptPlaintext: true` if clear text will do"
     )]
     Encryption(String),
+    #[error(
+        "nothing says whether traffic is encrypted; write `encryption: {{mode: None}}`, the \
+         only mode yet, if clear text will do"
+    )]
+    NoEncryption,
     #[error("slice traffic is not encrypted; write `acceptPlaintext: true` to accept that")]
     PlaintextNotAccepted,
     #[error("{count} classes, but at most 7 fit beside the default class; remove some")]
@@ -198,11 +206,13 @@ pub enum Problem {
         ranges: String,
     },
     #[error(
-        "{prefix} is a block of the Native slice {slice}, where a block is one pod's address; write one /32 for each pod"
+        "{prefix} is a block of the Native slice {slice}, where a block is one pod's address; \
+         write one /32 for each pod"
     )]
     NativeBlockLength { prefix: String, slice: String },
     #[error(
-        "`{slice_address}` differs from the pod address `{address}`; in the Native slice {slice} they are the same"
+        "`{slice_address}` differs from the pod address `{address}`; in the Native slice \
+         {slice} they are the same"
     )]
     NativeAddress {
         slice_address: String,
@@ -214,7 +224,8 @@ pub enum Problem {
     )]
     NoBlock { owner: String },
     #[error(
-        "`{address}` lies outside the blocks of {owner} on this node ({blocks}); take an address from one of them"
+        "`{address}` lies outside the blocks of {owner} on this node ({blocks}); take an \
+         address from one of them"
     )]
     AddressOutsideBlocks {
         address: String,
@@ -233,7 +244,8 @@ pub enum Problem {
     #[error("`{0}` is the underlay's interface; give the host side of the pod's veth pair")]
     EndpointOnUnderlay(String),
     #[error(
-        "the {what} names `{first}` and `{second}` hash to the same number {number}; rename one of them"
+        "the {what} names `{first}` and `{second}` hash to the same number {number}; rename \
+         one of them"
     )]
     HashCollision {
         what: &'static str,
@@ -246,7 +258,8 @@ pub enum Problem {
     #[error("this host has no interface `{name}`; it has {existing}")]
     NoInterface { name: String, existing: String },
     #[error(
-        "`{name}` is {kind}, not a veth; only pods behind a veth pair can be attached, so give the host side of the pod's pair"
+        "`{name}` is {kind}, not a veth; only pods behind a veth pair can be attached, so give \
+         the host side of the pod's pair"
     )]
     NotAVeth { name: String, kind: String },
     #[error("interface {interface} does not have the address `{address}`; it has {existing}")]
@@ -256,7 +269,8 @@ pub enum Problem {
         existing: String,
     },
     #[error(
-        "the range {range} overlaps {network}, a network that this host already routes; choose another range for the slice"
+        "the range {range} overlaps {network}, a network that this host already routes; choose \
+         another range for the slice"
     )]
     RangeIsLocal { range: String, network: String },
     #[error(
@@ -266,7 +280,8 @@ pub enum Problem {
 
     // The kernel's tables.
     #[error(
-        "the policy needs {count} entries and the limit is {limit}; rule `{rule}` of slice {slice} alone needs {of_rule}: name fewer namespaces or ports in it"
+        "the policy needs {count} entries and the limit is {limit}; rule `{rule}` of slice \
+         {slice} alone needs {of_rule}: name fewer namespaces or ports in it"
     )]
     PolicyTooLarge {
         rule: String,

@@ -17,8 +17,8 @@ const NAMES_MAX: usize = 20;
 /// Checks a sound configuration against the host it is for.
 ///
 /// # Errors
-/// Every mismatch: absent interfaces, endpoints that are no veth, an underlay address that is not on
-/// its interface, ranges that the host routes already.
+/// Every mismatch: absent interfaces, endpoints that are no veth, an underlay address that is not
+/// on its interface, ranges that the host routes already.
 pub fn validate_against(
     configuration: &Validated,
     facts: &HostFacts,

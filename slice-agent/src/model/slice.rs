@@ -142,7 +142,13 @@ fn isolated(place: &Place, spec: &SpecFields, found: &mut Findings) -> Option<bo
         "Slice" => Some(true),
         "Open" => Some(false),
         "Strict" => {
-            found.add(&place, Problem::NotYet("Strict".to_owned()));
+            found.add(
+                &place,
+                Problem::NotYet {
+                    value: "Strict".to_owned(),
+                    remedy: "write Slice or Open",
+                },
+            );
             None
         }
         other => {
@@ -300,10 +306,7 @@ fn encryption(place: &Place, spec: &SpecFields, found: &mut Findings) {
             let problem = Problem::Encryption(other.to_owned());
             found.add(&place.field("encryption.mode"), problem);
         }
-        None => found.add(
-            &place.field("encryption"),
-            Problem::Encryption("(absent)".to_owned()),
-        ),
+        None => found.add(&place.field("encryption"), Problem::NoEncryption),
     }
     if spec.accept_plaintext != Some(true) {
         found.add(

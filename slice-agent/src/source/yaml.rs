@@ -70,7 +70,11 @@ pub(super) fn parse(
                 }
                 Err(error) => errors.push(error),
             },
-            Err(error) => errors.push(located(&place, &error).error(not_yaml(&error))),
+            // The library repeats a syntax error for ever, and what follows it means nothing.
+            Err(error) => {
+                errors.push(located(&place, &error).error(not_yaml(&error)));
+                break;
+            }
         }
     }
     if documents.len() + errors.len() == before {
@@ -91,16 +95,22 @@ fn shaped<T: DeserializeOwned>(place: &Place, content: Deserializer) -> Result<T
     T::deserialize(content).map_err(|error| {
         let message = without_position(&error);
         let problem = match unknown_field(&message) {
-            Some(field) if NOT_YET.contains(&field) => Problem::NotYet(field.to_owned()),
+            Some(field) if NOT_YET.contains(&field) => Problem::NotYet {
+                value: field.to_owned(),
+                remedy: "remove it until a release does",
+            },
             _ => Problem::Shape(message),
         };
         located(place, &error).error(problem)
     })
 }
 
-/// The library's message ends with the position, which the place says already.
+/// The library's message ends with the position, which the place says already, and calls numbers by
+/// the names of Rust's types.
 fn without_position(error: &Error) -> String {
-    let message = error.to_string();
+    let message = error
+        .to_string()
+        .replace("expected u64", "expected a whole number, 0 or more");
     match message.rfind(" at line ") {
         Some(at) => message[..at].to_owned(),
         None => message,
@@ -113,7 +123,12 @@ fn unknown_field(message: &str) -> Option<&str> {
 }
 
 fn not_yaml(error: &Error) -> Problem {
-    Problem::NotYaml(without_position(error))
+    let message = without_position(error);
+    if message.contains("duplicate entry") {
+        Problem::KeyTwice(message)
+    } else {
+        Problem::NotYaml(message)
+    }
 }
 
 fn located(place: &Place, error: &Error) -> Place {

@@ -1,0 +1,185 @@
+//! What can be wrong with the files themselves, and how they are put together.
+
+mod config_support;
+
+use std::fs;
+
+use config_support::{Folder, RIGHT, check, check_text, right};
+use slice_agent::source::file::{BYTES_MAX, Source};
+
+fn refusal(bytes: impl AsRef<[u8]>) -> String {
+    check_text(bytes)
+        .expect_err("a mistake that is noticed")
+        .trim_end()
+        .to_owned()
+}
+
+#[test]
+fn the_examples_are_right() {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples");
+    let example = check(examples.as_ref()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(
+        (example.node().name.as_str(), example.slices().len()),
+        ("east-1", 1)
+    );
+}
+
+#[test]
+fn one_document_per_file_is_the_same_as_all_in_one() {
+    let documents: Vec<_> = RIGHT.split("---\n").collect();
+    let folder = Folder::with(documents[0]);
+    folder.write("kafka.yaml", documents[1]);
+    folder.write("shop.yml", documents[2]);
+    folder.write(".shop.yaml.swp.yaml", "half a");
+    folder.write("README.md", "not: [yaml");
+    let split = check(folder.path()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(split.node().name, right().node().name);
+    assert_eq!(split.slices().len(), right().slices().len());
+}
+
+#[test]
+fn comments_between_separators_are_no_documents() {
+    let text = format!("# a comment\n---\n{RIGHT}---\n# the end\n");
+    check_text(text).unwrap_or_else(|errors| panic!("{errors}"));
+}
+
+#[test]
+fn equal_bytes_are_equal_texts_and_a_changed_byte_is_not() {
+    let folder = Folder::with(RIGHT);
+    let source = Source::new(folder.path());
+    let before = source.read().expect("readable");
+    assert_eq!(source.read().expect("readable"), before);
+    folder.write("node.yaml", format!("{RIGHT} "));
+    assert_ne!(source.read().expect("readable"), before);
+}
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    let text = RIGHT
+        .replace("10.1.1.10", "10.1.1.300")
+        .replace("id: 7", "id: 0")
+        .replace("action: Allow", "action: Permit");
+    assert_eq!(
+        refusal(text),
+        "node.yaml, document 2, Slice kafka, id: `0` is out of range; a slice id is 1 to 2097150\n\
+         node.yaml, document 2, Slice kafka, spec.policy.rules[0].action: `Permit` is unknown; an \
+         action is Allow or Deny\n\
+         node.yaml, document 2, Slice kafka, spec.policy.rules[1].action: `Permit` is unknown; an \
+         action is Allow or Deny\n\
+         node.yaml, document 1, Node east/east-1, endpoints[0].address: `10.1.1.300` is not an \
+         IPv4 address; write four numbers from 0 to 255, as in 10.77.0.2"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    let folder = Folder::with(RIGHT);
+    let message = check(&folder.path().join("other.yaml")).expect_err("no file");
+    assert_eq!(
+        message.trim_end(),
+        "other.yaml: cannot be read (No such file or directory (os error 2)); check that the path \
+         exists and may be read"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read() {
+    // A dangling link cannot be read by anybody; a mode of 000 can by root.
+    let folder = Folder::with(RIGHT);
+    std::os::unix::fs::symlink("/nowhere/at/all", folder.path().join("zz.yaml")).expect("a link");
+    let message = check(folder.path()).expect_err("an unreadable file");
+    assert_eq!(
+        message.trim_end(),
+        "zz.yaml: cannot be read (No such file or directory (os error 2)); check that the path \
+         exists and may be read"
+    );
+}
+
+#[test]
+fn a_folder_without_yaml() {
+    let folder = Folder::with(RIGHT);
+    fs::rename(folder.file(), folder.path().join("node.txt")).expect("a renamed file");
+    let message = check(folder.path()).expect_err("no yaml");
+    let expected = "the folder holds no *.yaml or *.yml file; put a Node document and its slices \
+                    there";
+    assert!(message.trim_end().ends_with(expected), "{message}");
+}
+
+#[test]
+fn a_folder_without_a_node() {
+    let message = refusal(RIGHT.split_once("---\n").expect("documents").1);
+    assert_eq!(
+        message,
+        "node.yaml: no document of kind Node; one describes this host (cluster, name, underlay, \
+         ...)"
+    );
+}
+
+#[test]
+fn an_empty_file_and_one_with_comments_only() {
+    let expected = "node.yaml: holds no document; write a document of kind Node and one of kind \
+                    Slice per slice";
+    assert_eq!(refusal(""), expected);
+    assert_eq!(refusal("# to do\n"), expected);
+}
+
+#[test]
+fn garbage_bytes() {
+    assert_eq!(
+        refusal(b"kind: Node\n\xff\xfe\x00"),
+        "node.yaml: is not text in UTF-8 (first bad byte at offset 11); is it a YAML file?"
+    );
+}
+
+#[test]
+fn a_document_that_is_a_list() {
+    assert_eq!(
+        refusal("- one\n- two\n"),
+        "node.yaml, document 1: the document has no `kind`; write `kind: Node` or `kind: Slice` \
+         first"
+    );
+}
+
+#[test]
+fn aliases_that_explode() {
+    let mut text = String::from("kind: Node\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let one = format!("*a{}", level - 1);
+        text.push_str(&format!(
+            "a{level}: &a{level} [{}]\n",
+            vec![one; 10].join(", ")
+        ));
+    }
+    assert!(refusal(text).contains("repetition limit exceeded"));
+}
+
+#[test]
+fn a_file_of_more_than_16_mib() {
+    let folder = Folder::with(RIGHT);
+    let huge = fs::File::create(folder.path().join("huge.yaml")).expect("a file");
+    huge.set_len(BYTES_MAX + 1).expect("a sparse file");
+    let message = check(&folder.path().join("huge.yaml")).expect_err("too large");
+    assert_eq!(
+        message.trim_end(),
+        "huge.yaml: has 16777217 bytes or more, the limit is 16777216; is it a configuration file?"
+    );
+    assert!(
+        check(&folder.file()).is_ok(),
+        "the other file is small enough"
+    );
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Whatever stands in a file, the answer is a configuration or a list of mistakes, soon.
+    #[test]
+    fn damaged_text_never_hangs_or_panics(
+        at in 0usize..2000,
+        junk in "[\\-:{}\\[\\]&*!|>'\"%@a ,\n]{0,8}",
+    ) {
+        let at = at.min(RIGHT.len());
+        let _ = check_text(format!("{}{junk}{}", &RIGHT[..at], &RIGHT[at..]));
+        let _ = check_text(format!("{}{junk}", &RIGHT[..at]));
+    }
+}
