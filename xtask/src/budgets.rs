@@ -209,7 +209,7 @@ impl Budgets {
     fn render(&self) -> String {
         let mut text = format!(
             "# What each program may cost; {TOLERANCE_PERCENT} % more fails `cargo xtask test`.\n\
-             # Written by `cargo xtask budgets --update`: look at the difference before committing it.\n\
+             # Written by `cargo xtask budgets --update`: look at the difference, then commit it.\n\
              # Verified instructions are those of the verifier of Linux {VERIFIED_SERIES}.\n\n\
              llvm = \"{}\"\n",
             self.llvm

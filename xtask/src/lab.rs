@@ -37,7 +37,10 @@ pub(crate) fn pass_through(arguments: &[OsString]) -> Result<ExitCode> {
 pub(crate) fn variables() -> Vec<(&'static str, String)> {
     vec![
         ("PATH", shell::search_path()),
-        ("SLICE_EBPF_OBJ", build::object_path().display().to_string()),
+        (
+            build::OBJECT_VARIABLE,
+            build::object_path().display().to_string(),
+        ),
         (
             "SLICE_AGENT_BIN",
             shell::release_binary("slice-agent").display().to_string(),

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 /// Returns the root folder of the repository.
 pub(crate) fn repo_root() -> PathBuf {
-    // cargo sets the variable for `cargo run`; the compiled-in value serves a directly started binary.
+    // cargo sets the variable for `cargo run`; the compiled-in value serves a binary started alone.
     let manifest_dir = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     manifest_dir
@@ -39,7 +39,7 @@ pub(crate) fn release_binary(name: &str) -> PathBuf {
     target_dir().join("release").join(name)
 }
 
-/// Returns PATH with our own tools first, and the system folders that a user's PATH often lacks last.
+/// Returns PATH with our own tools first and, last, the system folders that a user's PATH lacks.
 pub(crate) fn search_path() -> String {
     let inherited = std::env::var("PATH").unwrap_or_default();
     format!(

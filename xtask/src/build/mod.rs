@@ -21,6 +21,9 @@ use crate::{
 /// Where the target's name for a path of this repository begins, in the object's line information.
 const REMAPPED_ROOT: &str = "/slice";
 
+/// Names the object for the build of the agent, which embeds it, and for tests.
+pub(crate) const OBJECT_VARIABLE: &str = "SLICE_EBPF_OBJ";
+
 /// What a build made.
 pub(crate) struct Built {
     pub(crate) report: ObjectReport,
@@ -66,16 +69,9 @@ pub(crate) fn object(toolchain: &Toolchain) -> Result<Built> {
 /// Builds what runs on a host: the agent with the object in it, and the lab.
 fn binaries() -> Result<()> {
     let mut cargo = shell::cargo();
-    cargo.args([
-        "build",
-        "--release",
-        "-p",
-        "slice-agent",
-        "-p",
-        "slice-tests",
-        "--bins",
-    ]);
-    shell::run(cargo.env("SLICE_EBPF_OBJ", object_path()))
+    let packages = ["-p", "slice-agent", "-p", "slice-tests"];
+    cargo.args(["build", "--release", "--bins"]).args(packages);
+    shell::run(cargo.env(OBJECT_VARIABLE, object_path()))
 }
 
 fn compile(toolchain: &Toolchain, target_dir: &Path) -> Result<()> {
@@ -108,7 +104,8 @@ fn compile(toolchain: &Toolchain, target_dir: &Path) -> Result<()> {
 }
 
 /// Returns cargo of the compiler's own toolchain, without address-space randomisation where that
-/// can be had: LLVM orders BTF types by heap address, so the object differs from run to run with it.
+/// can be had: LLVM orders BTF types by heap address, so with it the object differs from run to
+/// run.
 fn inner_cargo(rustc: &Path) -> Command {
     let beside = rustc.with_file_name("cargo");
     let cargo = if beside.is_file() {

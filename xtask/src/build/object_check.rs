@@ -54,7 +54,8 @@ impl fmt::Display for ObjectReport {
             } = figures;
             writeln!(
                 out,
-                "object: {name:<24} {object_instructions:>6} instructions {stack_bytes:>4} bytes of stack"
+                "object: {name:<24} {object_instructions:>6} instructions \
+                 {stack_bytes:>4} bytes of stack"
             )?;
         }
         Ok(())

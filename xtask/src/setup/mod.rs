@@ -22,7 +22,7 @@ pub(crate) enum Needs {
 }
 
 /// Installs what `needs` lacks and returns the toolchain of the object.
-/// # Errors  when something is missing that cannot be installed here; the error says what to install.
+/// # Errors  when something is missing that cannot be installed here; it says what to install.
 pub(crate) fn run(needs: Needs) -> Result<Toolchain> {
     let started = Instant::now();
     let toolchain = toolchain()?;

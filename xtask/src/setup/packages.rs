@@ -1,4 +1,4 @@
-//! Distribution packages: asked for only when a program is missing, and only then does root come in.
+//! Distribution packages: only when a program is missing, and only then does root come in.
 
 use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command};
 

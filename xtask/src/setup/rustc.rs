@@ -197,7 +197,7 @@ fn has_core_source(rustc: &Path) -> Result<bool> {
         .is_file())
 }
 
-/// Finds the library that the compiler itself uses: beside it, else where the system's loader looks.
+/// Finds the library that the compiler itself uses: beside it, else where the loader looks.
 fn llvm_library(rustc: &Path, major: u32) -> Result<PathBuf> {
     let prefix = format!("libLLVM.so.{major}");
     let beside = sysroot(rustc)?.join("lib");

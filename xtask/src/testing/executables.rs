@@ -12,8 +12,10 @@ use serde::Deserialize;
 use super::totals::{Reader, Totals};
 use crate::{lab, shell};
 
-/// The package whose integration tests need root and the object.
-pub(super) const LAB_PACKAGE: &str = "slice-tests";
+/// The folder of the package whose integration tests all need root and the object.
+const LAB_FOLDER: &str = "tests";
+/// How the integration tests of other packages that need them are named.
+const KERNEL_PREFIX: &str = "kernel_";
 /// A test executable that takes longer hangs.
 const LIMIT_SECONDS: &str = "900";
 
@@ -28,10 +30,10 @@ pub(super) struct Executable {
 }
 
 impl Executable {
-    /// Tells whether this is one of the tests that run in the lab, as root.
+    /// Tells whether this test loads programs or makes namespaces.
     pub(super) fn needs_root(&self) -> bool {
-        let lab_folder = shell::repo_root().join("tests");
-        self.is_integration && self.package_folder == lab_folder
+        let is_in_lab = self.package_folder == shell::repo_root().join(LAB_FOLDER);
+        self.is_integration && (is_in_lab || self.name.starts_with(KERNEL_PREFIX))
     }
 }
 
@@ -171,14 +173,26 @@ mod tests {
 
     #[test]
     fn only_test_executables_are_taken_from_cargo_s_messages() {
-        let messages = r#"
-{"reason":"compiler-artifact","manifest_path":"/p/tests/Cargo.toml","target":{"name":"slice-lab","kind":["bin"]},"profile":{"test":false},"executable":"/p/target/release/slice-lab"}
-{"reason":"compiler-artifact","manifest_path":"/p/tests/Cargo.toml","target":{"name":"lab","kind":["test"]},"profile":{"test":true},"executable":"/p/target/release/deps/lab-1"}
-{"reason":"compiler-artifact","manifest_path":"/p/common/Cargo.toml","target":{"name":"slice_common","kind":["lib"]},"profile":{"test":true},"executable":"/p/target/deps/common-2"}
-{"reason":"build-finished","success":true}
-not json"#;
+        let artifact = |folder: &str, name: &str, kind: &str, is_test: bool, file: &str| {
+            serde_json::json!({
+                "reason": "compiler-artifact",
+                "manifest_path": format!("/p/{folder}/Cargo.toml"),
+                "target": { "name": name, "kind": [kind] },
+                "profile": { "test": is_test },
+                "executable": file,
+            })
+            .to_string()
+        };
+        let messages = [
+            artifact("tests", "slice-lab", "bin", false, "/p/target/slice-lab"),
+            artifact("tests", "lab", "test", true, "/p/target/lab-1"),
+            artifact("common", "slice_common", "lib", true, "/p/target/common-2"),
+            r#"{"reason":"build-finished","success":true}"#.to_owned(),
+            "not json".to_owned(),
+        ]
+        .join("\n");
 
-        let found = executables(messages);
+        let found = executables(&messages);
 
         let summary: Vec<_> = found
             .iter()
@@ -187,8 +201,8 @@ not json"#;
         assert_eq!(
             summary,
             [
-                ("slice_common", false, Some("/p/target/deps/common-2")),
-                ("lab", true, Some("/p/target/release/deps/lab-1")),
+                ("slice_common", false, Some("/p/target/common-2")),
+                ("lab", true, Some("/p/target/lab-1")),
             ]
         );
     }

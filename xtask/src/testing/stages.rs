@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     Stage,
-    executables::{self, Executable, LAB_PACKAGE, Mode},
+    executables::{self, Executable, Mode},
     totals::Totals,
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Context {
     built: Option<Built>,
-    /// Integration tests of the lab's package, in release; built once for three stages.
+    /// Tests that need root, in release; built once for three stages.
     lab_tests: Option<Vec<Executable>>,
 }
 
@@ -105,8 +105,20 @@ fn is_kafka(name: &str) -> bool {
 
 fn in_lab(context: &mut Context, wanted: impl Fn(&Executable) -> bool) -> Result<Outcome> {
     if context.lab_tests.is_none() {
-        let arguments = ["--release", "-p", LAB_PACKAGE, "--test", "*"];
-        let object = [("SLICE_EBPF_OBJ", build::object_path().display().to_string())];
+        // The packages and the variable of the release build, or cargo would build them anew.
+        let arguments = [
+            "--release",
+            "-p",
+            "slice-agent",
+            "-p",
+            "slice-tests",
+            "--test",
+            "*",
+        ];
+        let object = [(
+            build::OBJECT_VARIABLE,
+            build::object_path().display().to_string(),
+        )];
         context.lab_tests = Some(executables::build(&arguments, &object)?);
     }
     let tests = context.lab_tests.as_deref().unwrap_or_default();

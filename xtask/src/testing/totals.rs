@@ -100,7 +100,8 @@ impl Reader {
 mod tests {
     use super::*;
 
-    const RESULT: &str = "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.12s";
+    const RESULT: &str = "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; \
+        2 filtered out; finished in 0.12s";
 
     fn totals(lines: &[&str], ended_well: bool, skips_allowed: bool) -> Totals {
         let mut reader = Reader::default();

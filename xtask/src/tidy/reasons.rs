@@ -62,8 +62,13 @@ mod tests {
         }
     }
 
-    const REASONS: &str = "drop_reasons! {\n    1 Malformed \"malformed\":\n        \"Shorter.\";\n    \
-                           7 TooBig \"too_big\":\n        \"It does not fit: 50 bytes.\";\n}\n";
+    const REASONS: &str = r#"drop_reasons! {
+    1 Malformed "malformed":
+        "Shorter.";
+    7 TooBig "too_big":
+        "It does not fit: 50 bytes.";
+}
+"#;
 
     #[test]
     fn labels_are_found_with_their_lines_and_sentences_are_not_labels() {
