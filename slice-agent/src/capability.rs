@@ -55,7 +55,7 @@ pub fn check_capabilities() -> Result<()> {
         .collect();
     if !missing.is_empty() {
         bail!(
-            "slice-agent lacks {}; run it as root (sudo), or grant the capability",
+            "this process lacks {}; run it as root (sudo), or grant the capability",
             missing.join("; ")
         );
     }

@@ -183,6 +183,42 @@ fn a_map_that_is_not_ours_is_noticed_and_replaced_under_the_running_links() {
 }
 
 #[test]
+fn no_packet_is_lost_while_agents_die_return_and_replace_damaged_maps() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.add_pod("kafka-9", "10.1.1.19");
+    node.configure(&[
+        ("kafka-0", "10.1.1.10", "10.77.0.2"),
+        ("kafka-9", "10.1.1.19", "10.77.0.3"),
+    ]);
+    node.open_way("kafka-0", "10.77.0.3");
+    node.open_way("kafka-9", "10.77.0.2");
+    node.start();
+    let mut ping = node.spawn_in_pod("kafka-0", "ping", "-i 0.002 -c 3000 -W 2 10.77.0.3");
+
+    for _ in 0..3 {
+        node.stop(Signal::SIGKILL);
+        node.start();
+    }
+    node.stop(Signal::SIGKILL);
+    fs::remove_file(node.bpffs().join("sliceplane/v1/maps/ROUTES")).unwrap();
+    node.start();
+    assert!(
+        node.log().contains("ROUTES is not pinned"),
+        "{}",
+        node.log()
+    );
+
+    let output = ping.wait_with_output().unwrap();
+    let shown = text(&output);
+    assert!(
+        shown.contains("3000 packets transmitted, 3000 received"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn uninstall_is_refused_while_an_agent_runs_and_then_leaves_nothing() {
     let Some(mut node) = Node::build() else {
         return;

@@ -127,6 +127,38 @@ impl Node {
         }
     }
 
+    /// Starts a program in a pod's namespace.
+    pub(crate) fn spawn_in_pod(&self, name: &str, program: &str, arguments: &str) -> Child {
+        let netns = format!("{}-{name}", self.netns);
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &netns, program])
+            .args(arguments.split(' '));
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Lets the pod send to a slice address by its veth, whose other end nobody asks for by ARP.
+    pub(crate) fn open_way(&self, name: &str, slice_address: &str) {
+        let shown = self.ip(&format!("-br link show p-{name}"));
+        let mac = shown.split_whitespace().nth(2).unwrap();
+        let netns = format!("{}-{name}", self.netns);
+        ip(&[
+            "-n",
+            &netns,
+            "neigh",
+            "add",
+            slice_address,
+            "lladdr",
+            mac,
+            "dev",
+            "eth0",
+        ]);
+    }
+
     /// Writes the configuration in one step, as an editor does: (pod, address, slice address).
     pub(crate) fn configure(&self, pods: &[(&str, &str, &str)]) {
         let mut text = String::from(
