@@ -208,7 +208,7 @@ impl Ipv4 {
             .total_bytes
             .unwrap_or((header_bytes + payload_bytes) as u16);
         let flags = u16::from(self.dont_fragment) << 14 | u16::from(self.more_fragments) << 13;
-        let fragment = flags | self.fragment_offset_bytes / 8;
+        let fragment = flags | (self.fragment_offset_bytes / 8);
         let mut header = vec![self.version << 4 | words & 0x0f, self.tos];
         header.extend(total.to_be_bytes());
         header.extend(self.identification.to_be_bytes());

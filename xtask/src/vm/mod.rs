@@ -101,7 +101,7 @@ pub(crate) fn matrix(arguments: &Arguments) -> Result<Vec<KernelReport>> {
     // One after the other: the network is the bottleneck, and notes about it stay readable.
     let kernels = kernels
         .iter()
-        .map(|locked| kernel::prepare(locked))
+        .map(kernel::prepare)
         .collect::<Result<Vec<_>>>()?;
     boot_in_pairs(&kernels, &object, arguments.icount)
 }

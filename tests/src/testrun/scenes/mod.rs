@@ -152,3 +152,26 @@ fn drops_from_wire(
         .send(&scene, Program::UnderlayIngress, NIC, on_wire(bad))
         .expect(Expected::dropped(slice, reason))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_drop_reason_has_one_scene_and_no_name_is_used_twice() {
+        let all = scenes();
+        let names: BTreeSet<_> = all.iter().map(|scene| scene.name.to_owned()).collect();
+        assert_eq!(names.len(), all.len());
+        let drops: BTreeSet<_> = names
+            .into_iter()
+            .filter(|name| name.starts_with("drop_"))
+            .collect();
+        let reasons: BTreeSet<_> = DropReason::ALL
+            .iter()
+            .map(|reason| format!("drop_{}", reason.label()))
+            .collect();
+        assert_eq!(drops, reasons);
+    }
+}
