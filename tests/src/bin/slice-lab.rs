@@ -1,0 +1,51 @@
+//! The lab's command line.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use slice_tests::demo::{self, DemoArgs};
+use slice_tests::kafka::{ConsumeArgs, ProduceArgs};
+use slice_tests::lab::command::{self, DegradeArgs, ExecArgs, UpArgs};
+use slice_tests::relay::{self, RelayArgs};
+
+/// Runs the lab and its workloads.
+#[derive(Parser)]
+enum SliceLab {
+    /// Bring the lab up
+    Up(UpArgs),
+    /// Show what runs in the lab
+    Status,
+    /// Run a command in a pod or on a node
+    Exec(ExecArgs),
+    /// Change the WAN of a lab that is up
+    Degrade(DegradeArgs),
+    /// Remove the lab, also what a killed run left of one
+    Down,
+    /// Play the demo: three clusters and a real Kafka stretched over them
+    Demo(DemoArgs),
+    /// Carry packets between the clusters (started by `up --wan relay`)
+    Relay(RelayArgs),
+    /// Write checked records to Kafka
+    KafkaProduce(ProduceArgs),
+    /// Read and check records from Kafka
+    KafkaConsume(ConsumeArgs),
+}
+
+fn main() -> Result<ExitCode> {
+    match SliceLab::parse() {
+        SliceLab::Up(args) => args.run(),
+        SliceLab::Status => command::status(),
+        SliceLab::Exec(args) => args.run(),
+        SliceLab::Degrade(args) => args.run(),
+        SliceLab::Down => command::down(),
+        SliceLab::Demo(args) => demo::run(&args).map(ExitCode::from),
+        SliceLab::Relay(args) => done(relay::run(&args)),
+        SliceLab::KafkaProduce(args) => done(args.run()),
+        SliceLab::KafkaConsume(args) => done(args.run()),
+    }
+}
+
+fn done(result: Result<()>) -> Result<ExitCode> {
+    result.map(|()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,188 @@
+//! `slice-lab up|status|exec|degrade|down`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::lab::inventory::{CLUSTERS, PODS, cluster_index};
+use crate::lab::{Lab, LabOptions, Wan};
+use crate::relay::{Settings, WanFlags};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum WanKind {
+    /// A plain router, as fast as the machine
+    #[default]
+    Router,
+    /// The userspace relay: delay, jitter, loss, rate
+    Relay,
+}
+
+/// Options of `slice-lab up`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UpArgs {
+    /// What joins the clusters
+    #[arg(long, value_enum, default_value_t)]
+    wan: WanKind,
+    #[command(flatten)]
+    relay: WanFlags,
+    /// Start this agent program on every node
+    #[arg(long, value_name = "PATH")]
+    agents: Option<PathBuf>,
+    /// If something fails, leave what was built, for a look
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Options of `slice-lab exec`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExecArgs {
+    /// A pod or a node, for example kafka-0 or east-1
+    place: String,
+    /// The command and its arguments
+    #[arg(required = true, last = true)]
+    command: Vec<OsString>,
+}
+
+/// Options of `slice-lab degrade`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DegradeArgs {
+    /// Only what leaves this cluster
+    #[arg(long, value_name = "CLUSTER", value_parser = parse_cluster)]
+    from: Option<usize>,
+    /// Only what goes to this cluster
+    #[arg(long, value_name = "CLUSTER", value_parser = parse_cluster)]
+    to: Option<usize>,
+    #[command(flatten)]
+    change: WanFlags,
+}
+
+impl UpArgs {
+    pub fn run(&self) -> Result<ExitCode> {
+        if self.wan == WanKind::Router && !self.relay.is_empty() {
+            bail!("the plain router has no delay, loss or rate: add --wan relay");
+        }
+        let mut settings = Settings::default();
+        self.relay.apply(&mut settings, None, None);
+        let wan = match self.wan {
+            WanKind::Router => Wan::Router,
+            WanKind::Relay => Wan::relay(settings),
+        };
+        let started = Instant::now();
+        let keep_on_failure = self.keep;
+        let lab = Lab::up(&LabOptions {
+            wan,
+            keep_on_failure,
+            ..LabOptions::default()
+        })?;
+        if let Some(binary) = &self.agents
+            && let Err(error) = lab.start_agents(binary)
+        {
+            if self.keep {
+                lab.leave_running()?;
+            }
+            return Err(error);
+        }
+        lab.leave_running()?;
+        println!(
+            "The lab is up after {:.1} s.",
+            started.elapsed().as_secs_f64()
+        );
+        println!("Look at it with `slice-lab status`, remove it with `slice-lab down`.");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl ExecArgs {
+    /// Runs the command and gives its exit code.
+    pub fn run(&self) -> Result<ExitCode> {
+        let lab = Lab::attach()?;
+        let (program, arguments) = self
+            .command
+            .split_first()
+            .context("a command is required")?;
+        let mut command = match lab.node(&self.place) {
+            Ok(node) => node.netns.command(program),
+            Err(_) => lab.pod(&self.place)?.command(program),
+        };
+        let status = command
+            .args(arguments)
+            .status()
+            .with_context(|| format!("cannot run {} in {}", program.display(), self.place))?;
+        let code = status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(1);
+        Ok(ExitCode::from(code))
+    }
+}
+
+impl DegradeArgs {
+    pub fn run(&self) -> Result<ExitCode> {
+        if self.change.is_empty() {
+            bail!("nothing to change: name at least one of --delay, --loss, --rate, ...");
+        }
+        let lab = Lab::attach()?;
+        let mut settings = lab
+            .relay()
+            .context("only the relay can be degraded: bring the lab up with --wan relay")?
+            .settings()?;
+        self.change.apply(&mut settings, self.from, self.to);
+        println!("{settings}");
+        lab.set_wan(&Wan::relay(settings))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Prints what runs in the lab.
+pub fn status() -> Result<ExitCode> {
+    let lab = Lab::attach()?;
+    println!("WAN: {}", lab.describe_wan()?);
+    println!("\n{:<8} {:<7} {:<13} AGENT", "NODE", "CLUSTER", "UNDERLAY");
+    for node in lab.nodes()? {
+        let agent = match lab.agent_pid(node.name)? {
+            None => "-".to_owned(),
+            Some(pid) if lab.agent_is_ready(node.name)? => format!("process {pid}, ready"),
+            Some(pid) => format!("process {pid}, not ready"),
+        };
+        println!(
+            "{:<8} {:<7} {:<13} {agent}",
+            node.name, node.cluster, node.underlay
+        );
+    }
+    println!(
+        "\n{:<12} {:<7} {:<16} {:<11} {:<13} SLICE ADDRESS",
+        "POD", "NODE", "SLICE/NAMESPACE", "POD ADDRESS", "PLAIN ADDRESS"
+    );
+    for pod in &PODS {
+        let member = pod.member.map_or_else(
+            || "-".to_owned(),
+            |member| format!("{}/{}", member.slice, member.namespace),
+        );
+        let slice_address = pod
+            .slice_address()
+            .map_or("-".to_owned(), |it| it.to_string());
+        println!(
+            "{:<12} {:<7} {member:<16} {:<11} {:<13} {slice_address}",
+            pod.name,
+            pod.node,
+            pod.pod_address().to_string(),
+            pod.plain_address().to_string(),
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Removes the lab.
+pub fn down() -> Result<ExitCode> {
+    Lab::remove()?;
+    println!("The lab is down.");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse_cluster(name: &str) -> Result<usize, String> {
+    let names = CLUSTERS.map(|cluster| cluster.name).join(", ");
+    cluster_index(name).ok_or_else(|| format!("no cluster {name:?}; there are {names}"))
+}
