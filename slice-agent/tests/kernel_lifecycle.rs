@@ -209,6 +209,10 @@ fn no_packet_is_lost_while_agents_die_return_and_replace_damaged_maps() {
         "{}",
         node.log()
     );
+    assert!(
+        ping.try_wait().unwrap().is_none(),
+        "packets were on their way all the time"
+    );
 
     let output = ping.wait_with_output().unwrap();
     let shown = text(&output);
