@@ -1,11 +1,11 @@
 //! A configuration that is right, for tests that change one thing in it.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use slice_agent::image::{HostFacts, Interface};
+use slice_agent::image::{HostFacts, Interface, Prefixed, TrieKey};
 use slice_agent::model::{self, Validated};
 use slice_agent::source::file::Source;
 
@@ -153,4 +153,20 @@ pub(crate) fn east_1() -> HostFacts {
         .neighbours
         .insert((4, web_0.into()), [2, 0, 0, 0, 1, 20]);
     facts
+}
+
+/// A longest-prefix lookup as slow and plain as can be: every entry is compared bit by bit.
+pub(crate) fn longest_match<K: TrieKey, V: Copy>(
+    table: &BTreeMap<Prefixed<K>, V>,
+    key: K,
+) -> Option<V> {
+    let agrees = |entry: &Prefixed<K>| {
+        let bit = |bits: u128, at: u32| bits >> (127 - at) & 1;
+        let (own, other) = (entry.key.trie_bits(), key.trie_bits());
+        (0..entry.prefix_bits).all(|at| bit(own, at) == bit(other, at))
+    };
+    let matching = table.iter().filter(|(entry, _)| agrees(entry));
+    matching
+        .max_by_key(|(entry, _)| entry.prefix_bits)
+        .map(|(_, value)| *value)
 }

@@ -1,0 +1,471 @@
+//! The tables that a configuration becomes.
+
+mod config_support;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use config_support::{RIGHT, check_text, east_1, longest_match, right, right_but};
+use proptest::prelude::*;
+use slice_agent::compile::compile;
+use slice_agent::image::{NodeImage, PortOwner, Program, TrieKey};
+use slice_agent::model::{Validated, render};
+use slice_common::address::{Address, Port};
+use slice_common::id::NamespaceId;
+use slice_common::layout::{Capacity, Class, ClassKey, PolicyKey, PolicyVerdict, RouteKey};
+
+fn image_of(configuration: &Validated) -> NodeImage {
+    compile(configuration, &east_1())
+        .unwrap_or_else(|errors| panic!("{}", render(&errors)))
+        .0
+}
+
+fn address(text: &str) -> Address {
+    text.parse::<Ipv4Addr>().expect("an address").into()
+}
+
+fn allows(image: &NodeImage, slice: u32, from: &str, to: &str, protocol: u8, port: u16) -> bool {
+    let slice_name = if slice == 7 { "kafka" } else { "shop" };
+    let key = PolicyKey {
+        slice,
+        source_namespace: NamespaceId::from_name(&[slice_name, from]).number(),
+        destination_namespace: NamespaceId::from_name(&[slice_name, to]).number(),
+        protocol,
+        reserved: 0,
+        port: Port::new(port).network_word(),
+    };
+    let entry = longest_match(&image.policy, key);
+    entry.is_some_and(|entry| entry.verdict == PolicyVerdict::Allow.number())
+}
+
+#[test]
+fn the_table_keys_are_compared_as_they_lie_in_memory() {
+    let key = PolicyKey {
+        slice: 0x0102_0304,
+        source_namespace: 0x0506_0708,
+        destination_namespace: 0x090a_0b0c,
+        protocol: 0x0d,
+        reserved: 0x0e,
+        port: 0x0f10,
+    };
+    // SAFETY: the layout is `repr(C)` without padding, so all its bytes are initialised.
+    let bytes: [u8; 16] = unsafe { std::mem::transmute(key) };
+    assert_eq!(key.trie_bits(), u128::from_be_bytes(bytes));
+
+    let key = RouteKey {
+        table: 1,
+        address: address("10.77.0.2"),
+    };
+    // SAFETY: as above.
+    let bytes: [u8; 8] = unsafe { std::mem::transmute(key) };
+    assert_eq!((key.trie_bits() >> 64) as u64, u64::from_be_bytes(bytes));
+
+    let key = ClassKey {
+        slice: 7,
+        protocol: 6,
+        reserved: 0,
+        port: 0x8223,
+    };
+    // SAFETY: as above.
+    let bytes: [u8; 8] = unsafe { std::mem::transmute(key) };
+    assert_eq!((key.trie_bits() >> 64) as u64, u64::from_be_bytes(bytes));
+}
+
+#[test]
+fn east_1_knows_its_pods_its_peers_and_its_devices() {
+    let (image, names) = compile(&right(), &east_1()).expect("fits the host");
+
+    let endpoints: Vec<_> = image
+        .endpoints
+        .iter()
+        .map(|(ifindex, pod)| {
+            (
+                *ifindex,
+                pod.slice,
+                pod.slice_address.to_string(),
+                pod.flags,
+            )
+        })
+        .collect();
+    let isolated = slice_common::layout::Endpoint::ISOLATED;
+    assert_eq!(
+        endpoints,
+        [
+            (3, 7, "10.77.0.2".to_owned(), isolated),
+            (4, 8, "10.78.0.2".to_owned(), 0)
+        ]
+    );
+    assert_eq!(image.peers.len(), 2);
+    let mtus: BTreeMap<_, _> = image
+        .paths
+        .values()
+        .map(|path| (path.remote.to_string(), path.mtu))
+        .collect();
+    let expected = [
+        ("172.20.2.11".to_owned(), 1500),
+        ("172.20.2.12".to_owned(), 1400),
+    ];
+    assert_eq!(mtus, BTreeMap::from(expected));
+    let guards: Vec<_> = image.guards.iter().map(ToString::to_string).collect();
+    assert_eq!(guards, ["10.77.0.0/16", "10.78.0.0/16"]);
+    assert!(image.node_addresses.contains_key(&address("192.168.9.1")));
+
+    let attached: Vec<_> = image
+        .attachments
+        .iter()
+        .map(|at| (at.interface.as_str(), at.ifindex, at.program))
+        .collect();
+    assert_eq!(
+        attached,
+        [
+            ("nic0", 2, Program::UnderlayIngress),
+            ("p-kafka-0", 3, Program::PodEgress),
+            ("p-kafka-0", 3, Program::PodIngress),
+            ("p-web-0", 4, Program::PodEgress),
+            ("p-web-0", 4, Program::PodIngress),
+            (PortOwner::INTERFACE, 0, Program::TunnelIngress),
+        ]
+    );
+    assert_eq!(names.classes[&(7, 2)], "client");
+    assert_eq!(names.slices[&8], "shop");
+}
+
+#[test]
+fn rules_hold_for_the_pairs_and_ports_that_they_name() {
+    let image = image_of(&right());
+    let tcp = |from, to, port| allows(&image, 7, from, to, 6, port);
+    assert!(tcp("kafka", "kafka", 9090) && tcp("kafka", "kafka", 9092));
+    assert!(!tcp("kafka", "kafka", 9089) && !tcp("kafka", "kafka", 9093));
+    assert!(tcp("analytics", "kafka", 9092) && !tcp("analytics", "kafka", 9091));
+    assert!(!tcp("kafka", "analytics", 9092) && !tcp("audit", "kafka", 9092));
+    assert!(allows(&image, 7, "kafka", "kafka", 1, 0));
+    assert!(!allows(&image, 7, "analytics", "kafka", 1, 0));
+    assert!(!allows(&image, 7, "kafka", "kafka", 17, 9092));
+}
+
+#[test]
+fn classes_are_numbered_by_their_position() {
+    let image = image_of(&right());
+    let class = |protocol, port| {
+        let port = Port::new(port).network_word();
+        longest_match(
+            &image.classes,
+            ClassKey {
+                slice: 7,
+                protocol,
+                reserved: 0,
+                port,
+            },
+        )
+    };
+    assert_eq!(
+        class(6, 9090),
+        Some(Class {
+            class: 1,
+            dscp: 48,
+            reserved: 0
+        })
+    );
+    assert_eq!(
+        class(6, 9091),
+        Some(Class {
+            class: 2,
+            dscp: 18,
+            reserved: 0
+        })
+    );
+    assert_eq!(
+        class(6, 9092),
+        Some(Class {
+            class: 2,
+            dscp: 18,
+            reserved: 0
+        })
+    );
+    assert_eq!(class(6, 9093), None);
+    assert_eq!(class(17, 9090), None);
+}
+
+#[test]
+fn a_native_slice_guards_the_remote_pods_and_maps_nothing() {
+    let native = [
+        ("ranges: [10.78.0.0/16]", ""),
+        ("mode: Mapped, }", "mode: Native}"),
+        ("sliceAddress: 10.78.0.2", "sliceAddress: 10.1.1.20"),
+        ("prefix: 10.78.0.0/29", "prefix: 10.1.1.20/32"),
+        ("prefix: 10.78.64.0/29", "prefix: 10.1.2.20/32"),
+    ];
+    let image = image_of(&check_text(right_but(&native)).expect("a right configuration"));
+    let guards: Vec<_> = image.guards.iter().map(ToString::to_string).collect();
+    assert_eq!(guards, ["10.1.2.20/32", "10.77.0.0/16"], "not our own pod");
+    let pod = image.endpoints[&4];
+    assert_eq!(pod.pod_address, pod.slice_address);
+
+    let refusal = |change: (&str, &str)| {
+        let text = right_but(&native).replacen(change.0, change.1, 1);
+        check_text(text)
+            .expect_err("a mistake that is noticed")
+            .trim_end()
+            .to_owned()
+    };
+    assert_eq!(
+        refusal(("sliceAddress: 10.1.1.20", "sliceAddress: 10.1.1.21")),
+        "node.yaml, document 1, Node east/east-1, endpoints[1].sliceAddress: `10.1.1.21` differs \
+         from the pod address `10.1.1.20`; in the Native slice shop they are the same"
+    );
+    assert_eq!(
+        refusal(("prefix: 10.1.2.20/32", "prefix: 10.1.2.0/24")),
+        "node.yaml, document 1, Node east/east-1, peers[1].blocks[0].prefix: 10.1.2.0/24 is a \
+         block of the Native slice shop, where a block is one pod's address; write one /32 for \
+         each pod"
+    );
+    assert_eq!(
+        refusal(("prefix: 10.1.2.20/32", "prefix: 10.77.99.1/32")),
+        "node.yaml, document 1, Node east/east-1, peers[1].blocks[0].prefix: 10.77.99.1/32 of \
+         slice shop overlaps 10.77.0.0/16 of slice kafka at node.yaml, document 2, Slice kafka, \
+         spec.addressing.ranges; choose a range that holds no pod address"
+    );
+}
+
+#[test]
+fn two_names_with_one_hash_are_refused_together() {
+    let mut seen: BTreeMap<u32, String> = BTreeMap::new();
+    let (one, two) = (0..)
+        .find_map(|number| {
+            let name = format!("n{number}");
+            let id = NamespaceId::from_name(&["kafka", &name]).number();
+            seen.insert(id, name.clone()).map(|first| (first, name))
+        })
+        .expect("32 bits collide soon");
+    let list = format!("from: [{one}, {two}]");
+    let message = check_text(right_but(&[("from: [analytics]", &list)])).expect_err("a collision");
+    let id = NamespaceId::from_name(&["kafka", &one]).number();
+    let found = format!("hash to the same number {id}; rename one of them");
+    assert!(message.contains(&format!("kafka/{one}`")), "{message}");
+    assert!(message.contains(&format!("kafka/{two}`")), "{message}");
+    assert!(
+        message.contains(&found) && message.lines().count() == 1,
+        "{message}"
+    );
+}
+
+fn names(count: usize) -> String {
+    (0..count)
+        .map(|number| format!("n{number}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn refused_by_compile(text: String) -> String {
+    let configuration = check_text(text).unwrap_or_else(|errors| panic!("{errors}"));
+    let errors = compile(&configuration, &east_1()).expect_err("too large");
+    let message = render(&errors);
+    message[message.find("node.yaml").expect("a file")..]
+        .trim_end()
+        .to_owned()
+}
+
+#[test]
+fn a_rule_with_too_many_pairs_is_named() {
+    let all = names(300);
+    let message = refused_by_compile(right_but(&[(
+        "from: [analytics], to: [kafka]",
+        &format!("from: [{all}], to: [{all}]"),
+    )]));
+    assert_eq!(
+        message,
+        "node.yaml, document 2, Slice kafka, spec.policy.rules[1]: the policy needs 90000 entries \
+         and the limit is 65536; rule `clients` of slice kafka alone needs 90000: name fewer \
+         namespaces or ports in it"
+    );
+}
+
+#[test]
+fn a_rule_with_too_many_port_prefixes_is_named() {
+    let all = names(60);
+    let message = refused_by_compile(right_but(&[
+        (
+            "from: [analytics], to: [kafka]",
+            &format!("from: [{all}], to: [{all}]"),
+        ),
+        (
+            "{protocol: TCP, port: 9092}]}\n",
+            "{protocol: TCP, port: 1-65534}]}\n",
+        ),
+    ]));
+    assert!(
+        message.contains("the limit is 65536; rule `clients` of slice kafka alone"),
+        "{message}"
+    );
+}
+
+#[test]
+fn more_addresses_than_the_kernels_table_holds_are_refused() {
+    let mut facts = east_1();
+    let interface = facts.interfaces.get_mut("br0").expect("br0");
+    for number in 0..Capacity::NODE_ADDRESSES as u32 {
+        let address = Ipv4Addr::from(0xc0a8_0000 + number);
+        interface
+            .addresses
+            .insert(ipnet::Ipv4Net::new(address, 32).expect("a prefix"));
+    }
+    let errors = compile(&right(), &facts).expect_err("too many");
+    let message = render(&errors);
+    let expected = "addresses of this host, the limit is 1024; use fewer or larger ones";
+    assert!(message.contains(expected), "{message}");
+}
+
+#[test]
+fn the_order_of_documents_changes_nothing() {
+    let mut documents: Vec<_> = RIGHT.split("---\n").collect();
+    documents.reverse();
+    let reversed = check_text(documents.join("---\n")).expect("a right configuration");
+    assert_eq!(image_of(&reversed), image_of(&right()));
+    assert_eq!(compile(&right(), &east_1()), compile(&right(), &east_1()));
+}
+
+/// A rule of a random policy, as text and as a plain question.
+#[derive(Clone, Debug)]
+struct RandomRule {
+    allow: bool,
+    from: Vec<&'static str>,
+    to: Vec<&'static str>,
+    ports: Option<Vec<(u8, Option<(u16, u16)>)>>,
+}
+
+impl RandomRule {
+    fn text(&self, number: usize) -> String {
+        let action = if self.allow { "Allow" } else { "Deny" };
+        let list = |names: &[&str]| format!("['{}']", names.join("', '"));
+        let ports = self.ports.as_ref().map_or(String::new(), |ports| {
+            let one = |(protocol, range): &(u8, Option<(u16, u16)>)| match (protocol, range) {
+                (1, _) => "{protocol: ICMP}".to_owned(),
+                (protocol, range) => {
+                    let name = if *protocol == 6 { "TCP" } else { "UDP" };
+                    let port = range.map_or(String::new(), |(a, b)| format!(", port: {a}-{b}"));
+                    format!("{{protocol: {name}{port}}}")
+                }
+            };
+            format!(
+                ", ports: [{}]",
+                ports.iter().map(one).collect::<Vec<_>>().join(", ")
+            )
+        });
+        let (from, to) = (list(&self.from), list(&self.to));
+        format!("    - {{name: r{number}, action: {action}, from: {from}, to: {to}{ports}}}\n")
+    }
+
+    fn matches(&self, from: &str, to: &str, protocol: u8, port: u16) -> bool {
+        let holds = |names: &[&str], name| names.contains(&name) || names == ["*"];
+        let port_matches = |range: &Option<(u16, u16)>| {
+            protocol == 1 || range.is_none_or(|(first, last)| (first..=last).contains(&port))
+        };
+        let traffic = self.ports.as_ref().is_none_or(|ports| {
+            ports
+                .iter()
+                .any(|(own, range)| *own == protocol && port_matches(range))
+        });
+        holds(&self.from, from) && holds(&self.to, to) && traffic
+    }
+}
+
+fn random_rule() -> impl Strategy<Value = RandomRule> {
+    let names = || {
+        prop_oneof![
+            Just(vec!["*"]),
+            prop::sample::subsequence(vec!["kafka", "audit", "analytics"], 1..=3),
+        ]
+    };
+    let port = prop_oneof![0u16..12, Just(9090), Just(65_535)].prop_map(|port| port.max(1));
+    let range = (port.clone(), port).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    let traffic = (
+        prop::sample::select(vec![1u8, 6, 17]),
+        prop::option::of(range),
+    );
+    let ports = prop::option::of(prop::collection::vec(traffic, 1..4));
+    (any::<bool>(), names(), names(), ports).prop_map(|(allow, from, to, ports)| RandomRule {
+        allow,
+        from,
+        to,
+        ports,
+    })
+}
+
+fn policy_text(allow_by_default: bool, rules: &[RandomRule]) -> String {
+    let default = if allow_by_default { "Allow" } else { "Deny" };
+    let (head, rest) = RIGHT
+        .split_once("    defaultAction: Deny\n    rules:\n")
+        .expect("a policy");
+    let tail = rest.split_once("  qos:").expect("classes").1;
+    let rules: String = rules
+        .iter()
+        .enumerate()
+        .map(|(at, rule)| rule.text(at))
+        .collect();
+    let rules = if rules.is_empty() {
+        "    rules: []\n".to_owned()
+    } else {
+        format!("    rules:\n{rules}")
+    };
+    format!("{head}    defaultAction: {default}\n{rules}  qos:{tail}")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn the_policy_table_says_what_the_first_matching_rule_says(
+        allow_by_default: bool,
+        rules in prop::collection::vec(random_rule(), 0..7),
+        ports in prop::collection::vec(prop_oneof![0u16..14, Just(9090), any::<u16>()], 6),
+    ) {
+        let text = policy_text(allow_by_default, &rules);
+        let configuration = check_text(&text).map_err(TestCaseError::fail)?;
+        let image = image_of(&configuration);
+        let namespaces = ["kafka", "audit", "analytics"];
+        for (from, to) in namespaces.iter().flat_map(|a| namespaces.iter().map(move |b| (a, b))) {
+            for (protocol, port) in ports.iter().flat_map(|port| [(6, *port), (17, *port), (1, 0)]) {
+                let first = rules.iter().find(|rule| rule.matches(from, to, protocol, port));
+                let expected = first.map_or(allow_by_default, |rule| rule.allow);
+                let found = allows(&image, 7, from, to, protocol, port);
+                prop_assert_eq!(found, expected, "{} -> {}, {} {}", from, to, protocol, port);
+            }
+        }
+    }
+
+    #[test]
+    fn the_routes_table_finds_the_block_that_holds_an_address(
+        blocks in prop::collection::btree_map(0u32..64, (24u8..=32, 0usize..3), 0..12),
+        probes in prop::collection::vec((0u32..66, 0u32..256), 20),
+    ) {
+        // Block n lies somewhere in 10.77.(128 + n).0/24, so no two overlap.
+        let lines = |owner: usize| -> String {
+            let mine = blocks.iter().filter(|(_, (_, of))| *of == owner);
+            mine.map(|(n, (length, _))| format!(
+                ", {{slice: kafka, namespace: audit, prefix: 10.77.{}.0/{length}}}", 128 + n,
+            )).collect()
+        };
+        let own = lines(0).replace(", {", "\n- {");
+        let text = right_but(&[
+            ("prefix: 10.78.0.0/29}\n", &format!("prefix: 10.78.0.0/29}}{own}\n")),
+            ("prefix: 10.77.64.0/29}", &format!("prefix: 10.77.64.0/29}}{}", lines(1))),
+            ("prefix: 10.78.64.0/29}", &format!("prefix: 10.78.64.0/29}}{}", lines(2))),
+        ]);
+        let image = image_of(&check_text(&text).map_err(TestCaseError::fail)?);
+        for (n, host) in probes {
+            let address = Ipv4Addr::from(0x0a4d_8000 + (n << 8) + host);
+            let key = RouteKey { table: 1, address: address.into() };
+            let route = longest_match(&image.routes, key).expect("inside the slice's range");
+            let block = blocks.get(&n).filter(|(length, _)| host < 1 << (32 - length));
+            // 1 local, 2 via a peer, 3 unreachable.
+            let kind = block.map_or(3, |(_, owner)| if *owner == 0 { 1 } else { 2 });
+            prop_assert_eq!((route.kind, route.slice), (kind, 7));
+            let peer = block.filter(|(_, owner)| *owner > 0).map(|(_, owner)| {
+                image.peers[&Address::from(Ipv4Addr::new(172, 20, 2, 10 + *owner as u8))]
+            });
+            let group = peer.map_or(0, |peer| peer.group);
+            prop_assert_eq!(route.deliver_group, group);
+        }
+        prop_assert!(image.routes.len() <= Capacity::ROUTES);
+    }
+}
