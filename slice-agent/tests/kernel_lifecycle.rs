@@ -274,6 +274,18 @@ fn a_missing_bpf_file_system_is_named_with_the_command_that_mounts_it() {
 }
 
 #[test]
+fn uninstall_touches_no_folder_that_is_not_on_a_bpf_file_system() {
+    let Some(node) = Node::build() else { return };
+    nix::mount::umount(&node.bpffs()).unwrap();
+    let file = node.bpffs().join("sliceplane/notes.txt");
+    fs::create_dir(file.parent().unwrap()).unwrap();
+    fs::write(&file, "mine").unwrap();
+    let done = node.run("uninstall");
+    assert!(done.status.success(), "{}", text(&done));
+    assert_eq!(fs::read_to_string(file).unwrap(), "mine");
+}
+
+#[test]
 fn a_foreign_owner_of_the_port_is_named_and_the_agent_recovers_when_it_goes() {
     let Some(mut node) = Node::build() else {
         return;

@@ -21,11 +21,13 @@ pub async fn uninstall(bpffs: &Path, state_dir: &Path) -> Result<()> {
     let lock = Lock::take(state_dir)?;
     let netlink = netlink::connect()?;
     let pins = Pins::current(bpffs);
+    // Elsewhere a folder of that name is somebody else's.
     let pinned = capability::check_bpffs(bpffs).is_ok();
-    if !pinned {
+    if pinned {
+        remove_links(&pins)?;
+    } else {
         tracing::warn!(bpffs = %bpffs.display(), "no BPF file system there, so no pins to remove");
     }
-    remove_links(&pins)?;
     remove_filters(&netlink, &pins).await?;
     if port_owner::remove(&netlink, PortOwner::INTERFACE).await? {
         tracing::info!(device = PortOwner::INTERFACE, "removed the tunnel device");
@@ -36,7 +38,9 @@ pub async fn uninstall(bpffs: &Path, state_dir: &Path) -> Result<()> {
             "removed the guard routes and their rule"
         );
     }
-    remove_tree(pins.root())?;
+    if pinned {
+        remove_tree(pins.root())?;
+    }
     lock.remove()?;
     tracing::info!("nothing of sliceplane is left on this node");
     Ok(())
