@@ -19,11 +19,12 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Context {
     built: Option<Built>,
-    /// Tests that need root, in release; built once for three stages.
-    lab_tests: Option<Vec<Executable>>,
+    /// Integration tests in release; built once for three stages.
+    root_tests: Vec<Executable>,
 }
 
 /// How a stage ended.
+#[derive(Default)]
 pub(super) struct Outcome {
     pub(super) totals: Totals,
     pub(super) problems: Vec<String>,
@@ -43,18 +44,17 @@ pub(super) fn run(stage: Stage, context: &mut Context) -> Result<Outcome> {
         Stage::Build => build(context),
         Stage::Tidy => tidy(),
         Stage::Reference => check(reference::run(true)),
-        Stage::TestRun => in_lab(context, |test| is_test_run(&test.name)),
-        Stage::Live => in_lab(context, |t| !is_test_run(&t.name) && !is_kafka(&t.name)),
-        Stage::Kafka => in_lab(context, |test| is_kafka(&test.name)),
+        Stage::TestRun => as_root(&context.root_tests, |test| is_test_run(&test.name)),
+        Stage::Live => as_root(&context.root_tests, |t| {
+            !is_test_run(&t.name) && !is_kafka(&t.name)
+        }),
+        Stage::Kafka => as_root(&context.root_tests, |test| is_kafka(&test.name)),
         Stage::Vm => kernel_matrix(context),
     }
 }
 
 fn check(result: Result<()>) -> Result<Outcome> {
-    result.map(|()| Outcome {
-        totals: Totals::one_passed(),
-        problems: Vec::new(),
-    })
+    result.map(|()| Outcome::of_findings(Vec::new()))
 }
 
 fn clippy() -> Result<()> {
@@ -63,6 +63,7 @@ fn clippy() -> Result<()> {
         "clippy",
         "--workspace",
         "--all-targets",
+        "--keep-going",
         "--",
         "-D",
         "warnings",
@@ -71,20 +72,33 @@ fn clippy() -> Result<()> {
 
 fn unit() -> Result<Outcome> {
     let all = executables::build(&["--workspace"], &[])?;
-    let mut outcome = Outcome {
-        totals: Totals::default(),
-        problems: Vec::new(),
-    };
+    let mut outcome = Outcome::default();
     for executable in all.iter().filter(|executable| !executable.needs_root()) {
-        outcome.add(&executable.name, executables::run(executable, Mode::User)?);
+        outcome.add_run(executable, Mode::User);
     }
     outcome.add("documentation", executables::documentation()?);
     Ok(outcome)
 }
 
 fn build(context: &mut Context) -> Result<Outcome> {
-    let built = build::run(Needs::Build)?;
+    let built = build::object(&setup::run(Needs::Build)?)?;
     let findings = budgets::check_object(&built)?;
+    // Builds the binaries too. Not by `build::run`: with the tests' own dependencies cargo chooses
+    // other features for some crates, and would build everything above those a second time.
+    let arguments = [
+        "--release",
+        "-p",
+        "slice-agent",
+        "-p",
+        "slice-tests",
+        "--test",
+        "*",
+    ];
+    let object = (
+        build::OBJECT_VARIABLE,
+        build::object_path().display().to_string(),
+    );
+    context.root_tests = executables::build(&arguments, &[object])?;
     context.built = Some(built);
     Ok(Outcome::of_findings(findings))
 }
@@ -103,34 +117,13 @@ fn is_kafka(name: &str) -> bool {
     name.starts_with("kafka")
 }
 
-fn in_lab(context: &mut Context, wanted: impl Fn(&Executable) -> bool) -> Result<Outcome> {
-    if context.lab_tests.is_none() {
-        // The packages and the variable of the release build, or cargo would build them anew.
-        let arguments = [
-            "--release",
-            "-p",
-            "slice-agent",
-            "-p",
-            "slice-tests",
-            "--test",
-            "*",
-        ];
-        let object = [(
-            build::OBJECT_VARIABLE,
-            build::object_path().display().to_string(),
-        )];
-        context.lab_tests = Some(executables::build(&arguments, &object)?);
-    }
-    let tests = context.lab_tests.as_deref().unwrap_or_default();
-    let mut outcome = Outcome {
-        totals: Totals::default(),
-        problems: Vec::new(),
-    };
+fn as_root(tests: &[Executable], wanted: impl Fn(&Executable) -> bool) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
     for executable in tests
         .iter()
         .filter(|test| test.needs_root() && wanted(test))
     {
-        outcome.add(&executable.name, executables::run(executable, Mode::Root)?);
+        outcome.add_run(executable, Mode::Root);
     }
     if outcome.totals == Totals::default() {
         bail!("no test of this stage was found below tests/tests");
@@ -143,10 +136,7 @@ fn kernel_matrix(context: &Context) -> Result<Outcome> {
         .built
         .as_ref()
         .context("not run, because the build failed")?;
-    let mut outcome = Outcome {
-        totals: Totals::default(),
-        problems: Vec::new(),
-    };
+    let mut outcome = Outcome::default();
     for report in vm::matrix(&vm::Arguments::default())? {
         println!("{report}");
         let failed = report.failed.len() + report.errors.len();
@@ -188,6 +178,17 @@ impl Outcome {
             self.problems.push(format!("{name}: {totals}"));
         }
         self.totals.add(totals);
+    }
+
+    /// Runs an executable; one that does not even start is a failure like any other.
+    fn add_run(&mut self, executable: &Executable, mode: Mode) {
+        match executables::run(executable, mode) {
+            Ok(totals) => self.add(&executable.name, totals),
+            Err(error) => {
+                let problems = vec![format!("{}: {error:#}", executable.name)];
+                self.merge(Self::of_findings(problems));
+            }
+        }
     }
 
     fn merge(&mut self, other: Self) {
