@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use slice_tests::child::poll_until;
@@ -15,23 +16,26 @@ use slice_tests::relay::Settings;
 const TOLERATED_LATENESS_US: u64 = 2_000;
 const ATTEMPTS: u32 = 5;
 
-fn root() -> bool {
+/// Gives the test its turn at the one lab of the machine, or `None` if it cannot have one.
+fn turn() -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
     if nix::unistd::geteuid().is_root() {
-        return true;
+        // A test that failed in its turn has dropped its lab: the next one may go on.
+        return Some(TURN.lock().unwrap_or_else(PoisonError::into_inner));
     }
     assert!(
         std::env::var_os("SLICE_TESTS_REQUIRED").is_none_or(|value| value != "1"),
         "SLICE_TESTS_REQUIRED=1, but the lab tests need root"
     );
     eprintln!("SKIPPED: lab tests need root");
-    false
+    None
 }
 
 fn tool() -> PathBuf {
     env!("CARGO_BIN_EXE_slice-lab").into()
 }
 
-/// The tests of this file take turns at the one lab of the machine.
+/// Waits for a lab that somebody else has up on this machine.
 fn options(wan: Wan) -> LabOptions {
     let lock_wait = Duration::from_secs(240);
     LabOptions {
@@ -53,9 +57,7 @@ fn ping(from: &Pod, source: Ipv4Addr, to: Ipv4Addr) -> PingReport {
 
 #[test]
 fn a_namespace_has_its_own_network_and_its_own_hosts_file() {
-    if !root() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let name = format!("slt-{}", std::process::id());
     let namespace = NetNs::create(&name).unwrap();
     assert!(NetNs::create(&name).is_err(), "a second one of that name");
@@ -88,9 +90,7 @@ fn a_namespace_has_its_own_network_and_its_own_hosts_file() {
 
 #[test]
 fn plain_addresses_reach_every_cluster_and_overlapping_ones_only_their_own() {
-    if !root() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::up(&options(Wan::Router)).unwrap();
     let pod = |name| lab.pod(name).unwrap();
     let (kafka_0, kafka_1, analytics_1) = (pod("kafka-0"), pod("kafka-1"), pod("analytics-1"));
@@ -144,9 +144,7 @@ fn plain_addresses_reach_every_cluster_and_overlapping_ones_only_their_own() {
 
 #[test]
 fn the_nodes_own_bpffs_and_configuration_are_in_place() {
-    if !root() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::up(&options(Wan::Router)).unwrap();
     for node in lab.nodes().unwrap() {
         std::fs::create_dir(node.bpffs.join("sliceplane")).unwrap();
@@ -191,9 +189,7 @@ fn the_nodes_own_bpffs_and_configuration_are_in_place() {
 
 #[test]
 fn the_relay_delays_by_what_was_set_and_changes_live() {
-    if !root() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let start = Settings::with_delay(Duration::from_millis(10));
     let lab = Lab::up(&options(Wan::relay(start))).unwrap();
     for delay_ms in [10, 2] {
@@ -219,9 +215,7 @@ fn the_relay_delays_by_what_was_set_and_changes_live() {
 
 #[test]
 fn the_relay_limits_the_rate_within_two_percent() {
-    if !root() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::up(&options(Wan::Router)).unwrap();
     for rate_bps in [10_000_000, 100_000_000] {
         let settings = Settings::with_delay(Duration::from_millis(5)).with_rate(rate_bps);
@@ -241,9 +235,7 @@ fn the_relay_limits_the_rate_within_two_percent() {
 
 #[test]
 fn loss_and_a_black_hole_are_counted_by_direction() {
-    if !root() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let mut settings = Settings::default();
     settings.paths[0][1].loss = 1.0;
     settings.paths[0][2].mtu_bytes = 80;
@@ -275,9 +267,7 @@ fn loss_and_a_black_hole_are_counted_by_direction() {
 
 #[test]
 fn wire_mode_cuts_at_the_sending_nic_and_merges_at_the_receiving_one() {
-    if !root() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::up(&options(Wan::Router)).unwrap();
     let check = || {
         let before = lab.devices().unwrap();
@@ -300,9 +290,7 @@ fn wire_mode_cuts_at_the_sending_nic_and_merges_at_the_receiving_one() {
 
 #[test]
 fn kernel_drops_name_the_place_where_a_packet_was_lost() {
-    if !root() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::up(&options(Wan::Router)).unwrap();
     let kafka_0 = lab.pod("kafka-0").unwrap();
     let before = lab.kernel_drops().unwrap();
@@ -310,7 +298,7 @@ fn kernel_drops_name_the_place_where_a_packet_was_lost() {
     assert_eq!(ping(&kafka_0, kafka_0.pod_address, nowhere).received(), 0);
     let added = lab.kernel_drops().unwrap().since(&before);
     assert_eq!(
-        added.counters.get("sl-fabric-east/Ip.OutNoRoutes"),
+        added.counters.get("sl-fabric-east/IpExt.InNoRoutes"),
         Some(&3),
         "{added:?}"
     );
@@ -318,9 +306,7 @@ fn kernel_drops_name_the_place_where_a_packet_was_lost() {
 
 #[test]
 fn a_second_lab_is_refused_and_the_holder_named() {
-    if !root() {
-        return;
-    }
+    let Some(_turn) = turn() else { return };
     let lab = Lab::up(&options(Wan::Router)).unwrap();
     let second = Lab::up(&LabOptions::default()).unwrap_err().to_string();
     assert!(
@@ -334,28 +320,20 @@ fn a_second_lab_is_refused_and_the_holder_named() {
 
 #[test]
 fn what_a_killed_up_left_is_cleaned_by_the_next() {
-    if !root() {
-        return;
-    }
-    // Holds the lock against the other tests until the killed one is started.
+    let Some(_turn) = turn() else { return };
     drop(Lab::up(&options(Wan::Router)).unwrap());
-    let mut killed = loop {
-        let mut up = Command::new(tool())
-            .arg("up")
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let half_built = poll_until(Duration::from_secs(10), || {
-            let built = Leftovers::find().namespaces.len() >= 5;
-            Ok((built || up.try_wait()?.is_some()).then_some(built))
-        });
-        up.kill().unwrap();
-        if half_built.unwrap() == Some(true) {
-            break up;
-        }
-        up.wait().unwrap();
-    };
-    killed.wait().unwrap();
+    let mut up = Command::new(tool()).arg("up").spawn().unwrap();
+    let half_built = poll_until(Duration::from_secs(10), || {
+        let ended = up.try_wait()?.is_some();
+        Ok((ended || Leftovers::find().namespaces.len() >= 5).then_some(!ended))
+    });
+    up.kill().unwrap();
+    up.wait().unwrap();
+    assert_eq!(
+        half_built.unwrap(),
+        Some(true),
+        "killed while it was building"
+    );
     assert!(
         !Leftovers::find().is_empty(),
         "not vacuous: the killed run left something"
@@ -367,6 +345,55 @@ fn what_a_killed_up_left_is_cleaned_by_the_next() {
     assert_eq!(ping(&kafka_0, kafka_0.plain_address, far).received(), 3);
     lab.down().unwrap();
     assert_eq!(Leftovers::find(), Leftovers::default());
+}
+
+#[test]
+fn a_kept_lab_is_shown_entered_degraded_and_removed_from_the_command_line() {
+    let Some(_turn) = turn() else { return };
+    drop(Lab::up(&options(Wan::Router)).unwrap());
+    let run = |arguments: &[&str]| {
+        let output = Command::new(tool()).args(arguments).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let refused = run(&["up", "--delay", "5ms"]);
+    assert!(refused.1.contains("add --wan relay"), "{refused:?}");
+    assert_eq!(run(&["up", "--wan", "relay", "--delay", "5ms"]).0, Some(0));
+    let again = run(&["up"]);
+    assert!(again.1.contains("a lab is up already"), "{again:?}");
+
+    let status = run(&["status"]).1;
+    assert!(status.contains("east to west: delay 5 ms"), "{status}");
+    assert!(
+        status.contains("kafka-1      west-1  kafka/kafka      10.1.1.10"),
+        "{status}"
+    );
+    assert_eq!(
+        run(&["exec", "kafka-0", "--", "sh", "-c", "exit 7"]).0,
+        Some(7)
+    );
+    let stranger = run(&["exec", "nobody", "--", "true"]);
+    assert!(stranger.1.contains("no pod \"nobody\""), "{stranger:?}");
+    let degraded = run(&[
+        "degrade", "--from", "east", "--to", "west", "--delay", "80ms",
+    ])
+    .1;
+    assert!(degraded.contains("east to west: delay 80 ms"), "{degraded}");
+    assert!(degraded.contains("west to east: delay 5 ms"), "{degraded}");
+
+    // Left behind in a pod by a user; nobody recorded it.
+    let lab = Lab::attach().unwrap();
+    let mut left = lab
+        .pod("kafka-0")
+        .unwrap()
+        .command("sleep")
+        .arg("600")
+        .spawn()
+        .unwrap();
+    assert_eq!(run(&["down"]).0, Some(0));
+    assert!(left.wait().unwrap().code().is_none(), "ended by a signal");
+    assert_eq!(Leftovers::find(), Leftovers::default());
+    assert!(run(&["status"]).1.contains("no lab is up"));
 }
 
 /// Repeats a run that the relay was too late for, since it says nothing.

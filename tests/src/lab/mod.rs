@@ -16,7 +16,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
@@ -32,11 +32,13 @@ pub use observe::metrics::Counters;
 pub use observe::ping::{Ping, PingReport};
 pub use wan::Wan;
 
+const TURN_POLL_INTERVAL: Duration = Duration::from_millis(200);
+
 /// How to bring the lab up.
 #[derive(Clone, Debug, Default)]
 pub struct LabOptions {
     pub wan: Wan,
-    /// How long to wait for another lab on this machine to end.
+    /// How long to wait for another lab on this machine to go down.
     pub lock_wait: Duration,
     /// The `slice-lab` program that runs the relay; looked for beside this program if absent.
     pub tool: Option<PathBuf>,
@@ -90,10 +92,7 @@ impl Lab {
     /// Builds the lab without agents, after removing what a killed run may have left.
     pub fn up(options: &LabOptions) -> Result<Self> {
         check_prerequisites()?;
-        let lock = LabLock::take(options.lock_wait)?;
-        if State::load()?.is_some_and(|state| state.ready && state.unowned) {
-            bail!("a lab is up already: use it, or remove it with `slice-lab down`");
-        }
+        let lock = take_turn(options.lock_wait)?;
         cleanup::remove_everything().context("remove what an earlier lab left")?;
         let lab = Self {
             tool: options.tool.clone(),
@@ -261,6 +260,22 @@ impl Pod {
             netns: self.netns.clone(),
             hosts: Some(self.hosts.clone()),
         }
+    }
+}
+
+/// Takes the lock at a moment when no lab is up.
+fn take_turn(limit: Duration) -> Result<LabLock> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let lock = LabLock::take(deadline.saturating_duration_since(Instant::now()))?;
+        if !State::load()?.is_some_and(|state| state.ready && state.unowned) {
+            return Ok(lock);
+        }
+        if Instant::now() >= deadline {
+            bail!("a lab is up already: use it, or remove it with `slice-lab down`");
+        }
+        drop(lock);
+        std::thread::sleep(TURN_POLL_INTERVAL);
     }
 }
 

@@ -99,8 +99,10 @@ impl Process {
     pub fn is_alive(&self) -> bool {
         // Reaps it if it is our own child, so that its entry does not stay; else an error.
         let _ = waitpid(Pid::from_raw(self.pid), Some(WaitPidFlag::WNOHANG));
-        stat_of(self.pid)
-            .is_some_and(|stat| stat.start_ticks == self.start_ticks && !stat.is_zombie)
+        stat_of(self.pid).is_some_and(|stat| {
+            let is_same = stat.start_ticks == self.start_ticks;
+            is_same && (!stat.is_zombie || has_other_threads(self.pid))
+        })
     }
 
     /// Sends `signal` and waits until the process is gone; nothing if it is gone already.
@@ -175,6 +177,11 @@ fn describe_self() -> String {
         .collect::<Vec<_>>()
         .join(" ");
     format!("process {} ({command})", std::process::id())
+}
+
+/// The first thread of a killed process may be dead while others still hold its files.
+fn has_other_threads(pid: i32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1)
 }
 
 struct Stat {

@@ -38,7 +38,11 @@ pub(in crate::lab) fn steer_receive(namespace: &NetNs) -> Result<()> {
 }
 
 /// Sets offloads of a device, in the words of `ethtool -K`.
-pub(in crate::lab) fn set_offload(namespace: &NetNs, device: &str, settings: &[(&str, bool)]) -> Result<()> {
+pub(in crate::lab) fn set_offload(
+    namespace: &NetNs,
+    device: &str,
+    settings: &[(&str, bool)],
+) -> Result<()> {
     let mut command = namespace.command("ethtool");
     command.args(["-K", device]);
     for (name, on) in settings {
