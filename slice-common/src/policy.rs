@@ -10,8 +10,11 @@ pub enum PacketKind {
     /// Any other TCP packet: harmless without the SYN before it, so the rule of either direction
     /// lets it pass. No state, so no state to lose.
     TcpOther,
-    /// UDP or an ICMP echo request: the forward rule, or a fresh record of a packet the other way.
+    /// UDP: the forward rule, or a fresh record of a packet the other way.
     Datagram,
+    /// An ICMP echo request: the forward rule only. It looks like the answer to one (same identifier,
+    /// no ports), so a record of one must not let it pass.
+    EchoRequest,
     /// An ICMP echo reply: only a fresh record of its request; no rule opens a way for it.
     EchoReply,
 }
@@ -38,7 +41,7 @@ impl PacketKind {
     /// Whether a packet that the forward rule lets pass leaves a record for its reply.
     #[inline(always)]
     pub const fn leaves_reply_record(self) -> bool {
-        matches!(self, Self::Datagram)
+        matches!(self, Self::Datagram | Self::EchoRequest)
     }
 }
 

@@ -108,7 +108,7 @@ fn an_echo_keeps_its_identifier_both_ways() {
     );
     let echo = Transport {
         protocol: ICMP,
-        kind: PacketKind::Datagram,
+        kind: PacketKind::EchoRequest,
         source_port: Port::new(4711),
         destination_port: Port::new(0),
     };
@@ -140,12 +140,13 @@ fn each_kind_of_packet_rests_on_its_own_grounds() {
         (TcpOpen, [true, false, false]),
         (TcpOther, [true, true, false]),
         (Datagram, [true, false, true]),
+        (EchoRequest, [true, false, false]),
         (EchoReply, [false, false, true]),
     ];
     for (kind, expected) in table {
         let now = [ForwardRule, MirroredRule, ReplyRecord].map(|ground| kind.may_rest_on(ground));
         assert_eq!(now, expected, "{kind:?}");
-        assert_eq!(kind.leaves_reply_record(), kind == Datagram);
+        assert_eq!(kind.leaves_reply_record(), matches!(kind, Datagram | EchoRequest));
     }
 }
 

@@ -235,7 +235,7 @@ fn flows_spread_over_source_ports() {
 
 #[test]
 fn icmp_is_judged_by_type_and_code() {
-    assert_eq!(icmp_kind(8, 0), Ok(PacketKind::Datagram));
+    assert_eq!(icmp_kind(8, 0), Ok(PacketKind::EchoRequest));
     assert_eq!(icmp_kind(0, 0), Ok(PacketKind::EchoReply));
     for error in [3, 4, 5, 11, 12] {
         assert_eq!(icmp_kind(error, 1), Err(DropReason::IcmpError));

@@ -13,10 +13,8 @@ use aya::maps::{
 use slice_common::layout::{MAPS, MapKind, MapSpec};
 
 use super::pins::Pins;
+use super::table::create_trie;
 use crate::image::Prefixed;
-
-/// The kernel refuses longest-prefix tries without it (kernel/bpf/lpm_trie.c).
-const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// What is pinned, compared with the layout.
 #[derive(Debug, PartialEq, Eq)]
@@ -212,9 +210,8 @@ impl Maps {
     /// Fills a new table and puts it in the old one's place at once.
     pub fn swap<K: Pod, V: Pod>(&self, name: &str, table: &BTreeMap<Prefixed<K>, V>) -> Result<()> {
         let spec = spec(name)?;
-        let mut fresh: LpmTrie<MapData, K, V> =
-            LpmTrie::create(spec.capacity as u32, BPF_F_NO_PREALLOC)
-                .with_context(|| format!("cannot create a table for {name}"))?;
+        let mut fresh: LpmTrie<MapData, K, V> = create_trie(spec.capacity as u32)
+            .with_context(|| format!("cannot create a table for {name}"))?;
         for (at, value) in table {
             fresh
                 .insert(&Key::new(at.prefix_bits, at.key), *value, 0)

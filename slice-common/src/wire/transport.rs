@@ -87,7 +87,7 @@ impl TcpFlags {
 #[inline(always)]
 pub const fn icmp_kind(icmp_type: u8, code: u8) -> Result<PacketKind, DropReason> {
     match (icmp_type, code) {
-        (ICMP_ECHO, 0) => Ok(PacketKind::Datagram),
+        (ICMP_ECHO, 0) => Ok(PacketKind::EchoRequest),
         (ICMP_ECHO_REPLY, 0) => Ok(PacketKind::EchoReply),
         (icmp_type, _) if is_icmp_error(icmp_type) => Err(DropReason::IcmpError),
         _ => Err(DropReason::UnsupportedIcmp),

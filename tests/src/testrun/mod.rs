@@ -12,7 +12,6 @@ mod exchange;
 mod scenes;
 mod state;
 mod suite;
-mod table;
 mod world;
 
 pub use attach::{Attachment, attach};

@@ -14,7 +14,7 @@ use super::actors::*;
 use super::devices::Devices;
 use super::exchange::{Program, Sent};
 use super::state::{self, State, map_mut};
-use super::table::create_trie;
+use slice_agent::apply::table::create_trie;
 
 /// The object, its maps and its devices. Belongs to the thread whose network namespace it was made in.
 pub struct World {

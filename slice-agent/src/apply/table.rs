@@ -16,7 +16,7 @@ use aya::maps::{Map, MapData};
 
 /// Creates an empty longest-prefix table that can replace one of the object.
 /// # Errors  when the kernel refuses the types or the map.
-pub(super) fn create_trie<K: Pod, V: Pod>(capacity: u32) -> Result<LpmTrie<MapData, K, V>> {
+pub fn create_trie<K: Pod, V: Pod>(capacity: u32) -> Result<LpmTrie<MapData, K, V>> {
     let (key_bytes, value_bytes) = (size_of::<Key<K>>() as u32, size_of::<V>() as u32);
     let types =
         load_types(&types(key_bytes, value_bytes)).context("cannot load type information")?;
