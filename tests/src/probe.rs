@@ -15,16 +15,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, connect, getsockopt, socket, sockopt,
 };
+use slice_agent::apply::maps::Maps;
+use slice_agent::apply::pins::Pins;
+use slice_agent::observe::counters;
+use slice_common::drop_reason::DropReason;
 
-use crate::lab::agents::http_get;
-use crate::lab::inventory::METRICS_PORT;
-use crate::lab::{Counters, Lab};
+use crate::lab::Lab;
+use crate::lab::inventory::SLICES;
 use crate::netns::NetNs;
 
 /// How often drop counters are looked at while a connection hangs.
 const LOOK_MS: u16 = 20;
-
-const DROPS_METRIC: &str = "sliceplane_drops_total";
 
 /// Drops by (node, slice, reason).
 pub type Drops = BTreeMap<(String, String, String), u64>;
@@ -93,27 +94,27 @@ impl Listener {
     }
 }
 
-/// The drops that these nodes' kernels have counted.
+/// The drops that these nodes' kernels have counted, read from their maps: a page of metrics takes
+/// thousands of times as long.
 pub fn drops_at(lab: &Lab, nodes: &[&str]) -> Result<Drops> {
-    let mut counters = Counters::default();
-    for node in nodes {
-        let answer = http_get(&lab.node(node)?.netns, METRICS_PORT, "/metrics")?;
-        anyhow::ensure!(
-            answer.status == 200,
-            "{node}: /metrics answered {}",
-            answer.status
-        );
-        counters.add(node, &answer.body)?;
-    }
     let mut drops = Drops::new();
-    for (sample, count) in counters.iter() {
-        let labels = (sample.labels.get("slice"), sample.labels.get("reason"));
-        if let (DROPS_METRIC, (Some(slice), Some(reason))) = (sample.name.as_str(), labels) {
-            let key = (sample.node.clone(), slice.clone(), reason.clone());
-            drops.insert(key, count as u64);
+    for node in nodes {
+        let maps = Maps::new(Pins::current(&lab.node(node)?.bpffs));
+        for (key, count) in counters::read(&maps)?.drops {
+            let slice = slice_name(key.slice);
+            let reason = u8::try_from(key.reason)
+                .ok()
+                .and_then(DropReason::from_number);
+            let reason = reason.map_or_else(|| key.reason.to_string(), |it| it.label().to_owned());
+            drops.insert(((*node).to_owned(), slice, reason), count);
         }
     }
     Ok(drops)
+}
+
+fn slice_name(number: u32) -> String {
+    let slice = SLICES.iter().find(|slice| slice.id == number);
+    slice.map_or_else(|| number.to_string(), |slice| slice.name.to_owned())
 }
 
 /// Tries to connect from a namespace. `drops` reads the counters of the nodes that may drop.
