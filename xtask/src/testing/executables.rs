@@ -89,10 +89,9 @@ pub(super) fn run(executable: &Executable, mode: Mode) -> Result<Totals> {
     command
         .args(["--foreground", "--kill-after=10", LIMIT_SECONDS])
         .arg(&executable.file);
-    match mode {
-        Mode::User => command.arg("--show-output"),
-        Mode::Root => command.args(["--nocapture", "--test-threads=1"]),
-    };
+    if mode == Mode::Root {
+        command.args(["--nocapture", "--test-threads=1"]);
+    }
     command
         .current_dir(&executable.package_folder)
         .env("CARGO_MANIFEST_DIR", &executable.package_folder);
