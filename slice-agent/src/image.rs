@@ -176,7 +176,7 @@ impl PortOwner {
 /// The state of one node: every map that the agent writes, and every object it owns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeImage {
-    /// `generation` is 0 in a wanted image: `apply` counts.
+    /// `generation` is 0 in a wanted image: `plan` counts.
     pub settings: Option<Settings>,
     pub paths: BTreeMap<u32, Path>,
     pub path_groups: BTreeMap<u32, PathGroup>,

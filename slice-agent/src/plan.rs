@@ -1,12 +1,15 @@
 //! What must change to turn one state of a node into another: a pure, printable difference.
 //!
 //! The order is a packet's point of view. What a packet may be led to exists before anything leads
-//! there, and is removed after nothing does: device, paths, peers, slices, endpoints, then each
-//! prefix table in one swap, then the settings, then the programs; removals run backwards.
-//! Addresses that change their owner are closed meanwhile: see `handover`.
+//! there, and is removed after nothing does: device, paths, peers, slices, pods, then each prefix
+//! table in one swap, then the settings, then the programs; removals run backwards. A packet that
+//! both states deny never passes in between, and one that both allow is not lost: `handover` says
+//! how, and a test plays packets through every step.
 
 mod describe;
+mod devices;
 mod difference;
+mod entries;
 mod handover;
 mod order;
 

@@ -330,15 +330,18 @@ struct RandomRule {
     allow: bool,
     from: Vec<&'static str>,
     to: Vec<&'static str>,
-    ports: Option<Vec<(u8, Option<(u16, u16)>)>>,
+    ports: Option<Vec<RandomTraffic>>,
 }
+
+/// A protocol, and the first and last of its ports; `None`: all.
+type RandomTraffic = (u8, Option<(u16, u16)>);
 
 impl RandomRule {
     fn text(&self, number: usize) -> String {
         let action = if self.allow { "Allow" } else { "Deny" };
         let list = |names: &[&str]| format!("['{}']", names.join("', '"));
         let ports = self.ports.as_ref().map_or(String::new(), |ports| {
-            let one = |(protocol, range): &(u8, Option<(u16, u16)>)| match (protocol, range) {
+            let one = |(protocol, range): &RandomTraffic| match (protocol, range) {
                 (1, _) => "{protocol: ICMP}".to_owned(),
                 (protocol, range) => {
                     let name = if *protocol == 6 { "TCP" } else { "UDP" };
@@ -424,7 +427,8 @@ proptest! {
         let image = image_of(&configuration);
         let namespaces = ["kafka", "audit", "analytics"];
         for (from, to) in namespaces.iter().flat_map(|a| namespaces.iter().map(move |b| (a, b))) {
-            for (protocol, port) in ports.iter().flat_map(|port| [(6, *port), (17, *port), (1, 0)]) {
+            let asked = ports.iter().flat_map(|port| [(6, *port), (17, *port), (1, 0)]);
+            for (protocol, port) in asked {
                 let first = rules.iter().find(|rule| rule.matches(from, to, protocol, port));
                 let expected = first.map_or(allow_by_default, |rule| rule.allow);
                 let found = allows(&image, 7, from, to, protocol, port);

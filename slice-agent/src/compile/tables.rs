@@ -54,7 +54,11 @@ pub fn compile(
         builder.add_peer(peer);
     }
     builder.check_capacities();
-    if builder.errors.is_empty() { Ok((builder.image, builder.names)) } else { Err(builder.errors) }
+    if builder.errors.is_empty() {
+        Ok((builder.image, builder.names))
+    } else {
+        Err(builder.errors)
+    }
 }
 
 /// The endpoints that packets cannot be delivered to, because the host does not know the pod's
@@ -73,7 +77,10 @@ pub fn pods_without_mac<'a>(
 }
 
 fn mac(facts: &HostFacts, interface: &Interface, endpoint: &ValidatedEndpoint) -> Option<[u8; 6]> {
-    facts.neighbours.get(&(interface.ifindex, endpoint.address.into())).copied()
+    facts
+        .neighbours
+        .get(&(interface.ifindex, endpoint.address.into()))
+        .copied()
 }
 
 struct Builder<'a> {
@@ -97,13 +104,20 @@ impl Builder<'_> {
         });
         let interface = PortOwner::INTERFACE.to_owned();
         let port = underlay.port;
-        self.image.port_owner = Some(PortOwner { interface: interface.clone(), port });
+        self.image.port_owner = Some(PortOwner {
+            interface: interface.clone(),
+            port,
+        });
         // 0: the device may be created by the same plan.
         self.attach(&interface, 0, Program::TunnelIngress);
         if let Some(ifindex) = self.ifindex(&underlay.interface) {
             self.attach(&underlay.interface, ifindex, Program::UnderlayIngress);
         }
-        let addresses = self.facts.interfaces.values().flat_map(|interface| &interface.addresses);
+        let addresses = self
+            .facts
+            .interfaces
+            .values()
+            .flat_map(|interface| &interface.addresses);
         self.image.node_addresses = addresses.map(|net| (net.addr().into(), 1)).collect();
         let cluster = cluster_number(&node.cluster);
         self.names.clusters.insert(cluster, node.cluster.clone());
@@ -116,7 +130,13 @@ impl Builder<'_> {
     fn add_slice(&mut self, slice: &ValidatedSlice) {
         let number = slice.id.number();
         self.names.slices.insert(number, slice.name.clone());
-        self.image.slices.insert(number, Slice { table: TABLE, reserved: 0 });
+        self.image.slices.insert(
+            number,
+            Slice {
+                table: TABLE,
+                reserved: 0,
+            },
+        );
         for range in slice.ranges() {
             self.image.guards.insert(*range);
             let route = Route {
@@ -133,7 +153,8 @@ impl Builder<'_> {
         }
         let namespaces = model::namespaces(self.configuration.node(), slice);
         let policy = &mut self.image.policy;
-        self.errors.extend(policy::add_slice(slice, &namespaces, &mut self.names, policy).err());
+        self.errors
+            .extend(policy::add_slice(slice, &namespaces, &mut self.names, policy).err());
         classes::add_slice(slice, &mut self.names, &mut self.image.classes);
     }
 
@@ -153,7 +174,11 @@ impl Builder<'_> {
             cluster: cluster_number(&self.configuration.node().cluster),
             pod_address,
             slice_address,
-            flags: if slice.isolated { Endpoint::ISOLATED } else { 0 },
+            flags: if slice.isolated {
+                Endpoint::ISOLATED
+            } else {
+                0
+            },
             reserved: 0,
         };
         self.image.endpoints.insert(interface.ifindex, value);
@@ -166,7 +191,13 @@ impl Builder<'_> {
                 pod_mac,
                 reserved: 0,
             };
-            self.image.local.insert(LocalKey { table: TABLE, address: slice_address }, local);
+            self.image.local.insert(
+                LocalKey {
+                    table: TABLE,
+                    address: slice_address,
+                },
+                local,
+            );
         }
         for program in [Program::PodEgress, Program::PodIngress] {
             self.attach(&endpoint.interface, interface.ifindex, program);
@@ -184,13 +215,29 @@ impl Builder<'_> {
         let path_group = PathGroupId::from_name(&name).number();
         let group = PeerGroupId::from_name(&name).number();
         let cluster = cluster_number(&peer.cluster);
-        self.image.paths.insert(path, self.path_to(peer, underlay.address, interface));
+        self.image
+            .paths
+            .insert(path, self.path_to(peer, underlay.address, interface));
         let mut paths = [0; PathGroup::PATHS_MAX];
         paths[0] = path;
-        self.image.path_groups.insert(path_group, PathGroup { count: 1, paths });
-        self.image.peers.insert(peer.underlay.into(), Peer { group, cluster, member: ONLY_MEMBER });
+        self.image
+            .path_groups
+            .insert(path_group, PathGroup { count: 1, paths });
+        self.image.peers.insert(
+            peer.underlay.into(),
+            Peer {
+                group,
+                cluster,
+                member: ONLY_MEMBER,
+            },
+        );
         for block in &peer.blocks {
-            self.add_route(block, cluster, RouteKind::Via, (path_group, group, ONLY_MEMBER));
+            self.add_route(
+                block,
+                cluster,
+                RouteKind::Via,
+                (path_group, group, ONLY_MEMBER),
+            );
             let slice = self.configuration.slice(&block.slice);
             if slice.is_some_and(|slice| slice.addressing == Addressing::Native) {
                 self.image.guards.insert(block.prefix);
@@ -207,7 +254,9 @@ impl Builder<'_> {
             local: local.into(),
             remote: peer.underlay.into(),
             ifindex: interface.ifindex,
-            mtu: peer.mtu_bytes.unwrap_or(interface.mtu_bytes.min(u16::MAX.into())),
+            mtu: peer
+                .mtu_bytes
+                .unwrap_or(interface.mtu_bytes.min(u16::MAX.into())),
             encapsulation: Encapsulation::Vxlan.number(),
             port: Port::new(self.configuration.node().underlay.port).network_word(),
             reserved: 0,
@@ -240,31 +289,55 @@ impl Builder<'_> {
 
     fn attach(&mut self, interface: &str, ifindex: u32, program: Program) {
         let interface = interface.to_owned();
-        self.image.attachments.insert(Attachment { interface, ifindex, program });
+        self.image.attachments.insert(Attachment {
+            interface,
+            ifindex,
+            program,
+        });
     }
 
     fn ifindex(&self, interface: &str) -> Option<u32> {
-        self.facts.interfaces.get(interface).map(|interface| interface.ifindex)
+        self.facts
+            .interfaces
+            .get(interface)
+            .map(|interface| interface.ifindex)
     }
 
     /// The policy's size was checked with its rules.
     fn check_capacities(&mut self) {
         let image = &self.image;
         let sizes = [
-            ("paths (one for each peer)", image.paths.len(), Capacity::PATHS),
-            ("path groups (one for each peer)", image.path_groups.len(), Capacity::PATH_GROUPS),
+            (
+                "paths (one for each peer)",
+                image.paths.len(),
+                Capacity::PATHS,
+            ),
+            (
+                "path groups (one for each peer)",
+                image.path_groups.len(),
+                Capacity::PATH_GROUPS,
+            ),
             ("peers", image.peers.len(), Capacity::PEERS),
             ("slices", image.slices.len(), Capacity::SLICES),
-            ("pods with a slice address", image.local.len(), Capacity::LOCAL),
+            (
+                "pods with a slice address",
+                image.local.len(),
+                Capacity::LOCAL,
+            ),
             ("endpoints", image.endpoints.len(), Capacity::ENDPOINTS),
-            ("addresses of this host", image.node_addresses.len(), Capacity::NODE_ADDRESSES),
+            (
+                "addresses of this host",
+                image.node_addresses.len(),
+                Capacity::NODE_ADDRESSES,
+            ),
             ("blocks and ranges", image.routes.len(), Capacity::ROUTES),
             ("class entries", image.classes.len(), Capacity::CLASSES),
         ];
         let place = &self.configuration.node().place;
         for (what, count, limit) in sizes {
             if count > limit {
-                self.errors.push(place.error(Problem::TooMany { what, count, limit }));
+                self.errors
+                    .push(place.error(Problem::TooMany { what, count, limit }));
             }
         }
     }
@@ -275,6 +348,12 @@ fn cluster_number(name: &str) -> u32 {
 }
 
 fn route_key(prefix: ipnet::Ipv4Net) -> Prefixed<RouteKey> {
-    let key = RouteKey { table: TABLE, address: Address::from(prefix.network()) };
-    Prefixed { key, prefix_bits: 32 + u32::from(prefix.prefix_len()) }
+    let key = RouteKey {
+        table: TABLE,
+        address: Address::from(prefix.network()),
+    };
+    Prefixed {
+        key,
+        prefix_bits: 32 + u32::from(prefix.prefix_len()),
+    }
 }

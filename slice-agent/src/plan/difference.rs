@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use slice_common::layout::{PolicyEntry, PolicyKey, Route, RouteKey};
+
 use super::{Put, Remove, Swap};
 use crate::image::Prefixed;
+
+pub(super) type Routes = BTreeMap<Prefixed<RouteKey>, Route>;
+pub(super) type Policy = BTreeMap<Prefixed<PolicyKey>, PolicyEntry>;
 
 /// More lines than this help nobody.
 const LINES_MAX: usize = 500;
@@ -13,17 +18,16 @@ pub(super) fn puts<K: Copy + Ord, V: Clone + PartialEq>(
     observed: &BTreeMap<K, V>,
     wanted: &BTreeMap<K, V>,
     text: impl Fn(&K, &V) -> String,
-) -> Vec<Put<K, V>> {
+) -> impl Iterator<Item = Put<K, V>> {
     wanted
         .iter()
-        .filter(|(key, value)| observed.get(key) != Some(value))
-        .map(|(key, value)| Put {
+        .filter(move |(key, value)| observed.get(key) != Some(value))
+        .map(move |(key, value)| Put {
             key: *key,
             value: value.clone(),
             replaces: observed.contains_key(key),
             text: text(key, value),
         })
-        .collect()
 }
 
 /// The entries to remove, in reverse order.
@@ -31,16 +35,15 @@ pub(super) fn removals<K: Copy + Ord, V>(
     observed: &BTreeMap<K, V>,
     wanted: &BTreeMap<K, V>,
     text: impl Fn(&K, &V) -> String,
-) -> Vec<Remove<K>> {
+) -> impl Iterator<Item = Remove<K>> {
     observed
         .iter()
         .rev()
-        .filter(|(key, _)| !wanted.contains_key(key))
-        .map(|(key, value)| Remove {
+        .filter(move |(key, _)| !wanted.contains_key(key))
+        .map(move |(key, value)| Remove {
             key: *key,
             text: text(key, value),
         })
-        .collect()
 }
 
 /// The swap of a whole table, or `None` when nothing differs.

@@ -1,51 +1,65 @@
-//! What happens to addresses that change their owner in one step.
+//! What is in force while the tables of a change are replaced one after the other.
 //!
-//! Routes and policy are two tables, so between their swaps a packet could be judged as the new
-//! owner by the old rules and pass although both configurations deny it. Such addresses are
-//! unreachable during the change, and their slices allow what both policies allow. Packets between
-//! addresses that keep their owner do not notice.
+//! Routes, pods and policy are separate tables, so in between a packet could meet new routes and old
+//! rules, or the reverse, and pass although both configurations deny it. Therefore, while more than
+//! the policy changes, only what both policies allow is allowed; and addresses that change their
+//! owner in one step are unreachable until the pods that leave are gone. Packets that both
+//! configurations allow, between addresses that keep their owner, do not notice. What may happen is
+//! that a pod that leaves meets one that arrives, where both policies allow the two to talk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use slice_common::layout::{
-    Capacity, PolicyEntry, PolicyKey, PolicyVerdict, Route, RouteKey, RouteKind,
-};
+use slice_common::layout::{Capacity, PolicyEntry, PolicyVerdict, Route, RouteKey, RouteKind};
 
+use super::difference::{Policy, Routes};
 use crate::image::{NodeImage, Prefixed, Trie};
 
-type Routes = BTreeMap<Prefixed<RouteKey>, Route>;
-type Policy = BTreeMap<Prefixed<PolicyKey>, PolicyEntry>;
-
 /// The tables in force during the change.
-pub(super) struct Closed {
-    pub(super) routes: Routes,
+pub(super) struct Meanwhile {
+    /// The old and then the new routes, where addresses that change their owner lead nowhere.
+    pub(super) old_routes: Routes,
+    pub(super) new_routes: Routes,
     pub(super) policy: Policy,
 }
 
-/// Returns the tables in force during the change, or `None` when no address changes its owner.
-pub(super) fn close(observed: &NodeImage, wanted: &NodeImage) -> Option<Closed> {
-    let moved = moved_prefixes(&observed.routes, &wanted.routes);
-    let mut slices: BTreeSet<u32> = moved.values().flatten().copied().collect();
-    slices.extend(slices_of_moved_pods(observed, wanted));
-    if slices.is_empty() {
-        return None;
+impl Meanwhile {
+    pub(super) fn between(observed: &NodeImage, wanted: &NodeImage) -> Self {
+        let moved = moved_prefixes(&observed.routes, &wanted.routes);
+        let mut meanwhile = Self {
+            old_routes: closed_routes(&observed.routes, &wanted.routes, &moved),
+            new_routes: closed_routes(&wanted.routes, &observed.routes, &moved),
+            policy: if more_than_policy_changes(observed, wanted) {
+                stricter_policy(&observed.policy, &wanted.policy)
+            } else {
+                observed.policy.clone()
+            },
+        };
+        // No room for the finer tables: the slices in question are closed as a whole for a moment,
+        // which needs none.
+        if meanwhile.old_routes.len().max(meanwhile.new_routes.len()) > Capacity::ROUTES {
+            let slices: BTreeSet<u32> = moved.values().flatten().copied().collect();
+            meanwhile.old_routes.clone_from(&observed.routes);
+            meanwhile.new_routes.clone_from(&wanted.routes);
+            meanwhile
+                .policy
+                .retain(|at, _| !slices.contains(&at.key.slice));
+        }
+        if meanwhile.policy.len() > Capacity::POLICY {
+            let changed = changed_slices(&observed.policy, &wanted.policy);
+            meanwhile
+                .policy
+                .retain(|at, _| !changed.contains(&at.key.slice));
+        }
+        meanwhile
     }
-    let closed = Closed {
-        routes: closed_routes(&observed.routes, &wanted.routes, &moved),
-        policy: closed_policy(&observed.policy, &wanted.policy, &slices),
-    };
-    if closed.routes.len() <= Capacity::ROUTES && closed.policy.len() <= Capacity::POLICY {
-        return Some(closed);
-    }
-    // No room for the finer tables: the slices are closed as a whole, which needs none.
-    let policy = observed
-        .policy
-        .iter()
-        .filter(|(at, _)| !slices.contains(&at.key.slice));
-    Some(Closed {
-        routes: observed.routes.clone(),
-        policy: policy.map(|(at, entry)| (*at, *entry)).collect(),
-    })
+}
+
+fn more_than_policy_changes(was: &NodeImage, is: &NodeImage) -> bool {
+    was.routes != is.routes
+        || was.local != is.local
+        || was.endpoints != is.endpoints
+        || was.peers != is.peers
+        || was.attachments != is.attachments
 }
 
 /// Prefixes that belong to one owner before and to another after, with the slices of both.
@@ -74,34 +88,16 @@ fn owner(route: &Route) -> Option<(u32, u32)> {
     }
 }
 
-fn slices_of_moved_pods(was: &NodeImage, is: &NodeImage) -> BTreeSet<u32> {
-    let mut slices = BTreeSet::new();
-    for (ifindex, old) in &was.endpoints {
-        if let Some(new) = is.endpoints.get(ifindex)
-            && (old.slice, old.namespace) != (new.slice, new.namespace)
-        {
-            slices.extend([old.slice, new.slice]);
-        }
-    }
-    for (address, old) in &was.local {
-        if let Some(new) = is.local.get(address)
-            && (old.slice, old.namespace) != (new.slice, new.namespace)
-        {
-            slices.extend([old.slice, new.slice]);
-        }
-    }
-    slices
-}
-
+/// `routes` with the moved prefixes closed; prefixes of `others` in those that do not move stay.
 fn closed_routes(
-    before: &Routes,
-    after: &Routes,
+    routes: &Routes,
+    others: &Routes,
     moved: &BTreeMap<Prefixed<RouteKey>, [u32; 2]>,
 ) -> Routes {
-    let (was, moved_at) = (Trie::new(before), Trie::new(moved));
-    let mut closed = before.clone();
-    for at in before.keys().chain(after.keys()) {
-        let Some(route) = was.lookup(*at) else {
+    let (open, moved_at) = (Trie::new(routes), Trie::new(moved));
+    let mut closed = routes.clone();
+    for at in routes.keys().chain(others.keys()) {
+        let Some(route) = open.lookup(*at) else {
             continue;
         };
         if moved.contains_key(at) {
@@ -125,29 +121,43 @@ fn unreachable(slice: u32) -> Route {
     }
 }
 
-/// What both policies allow, in `slices`; the other slices keep the old rules.
-fn closed_policy(before: &Policy, after: &Policy, slices: &BTreeSet<u32>) -> Policy {
+/// What both policies allow: the old table where the change only adds permissions, the new one where
+/// it only takes some away, else a table made of both.
+fn stricter_policy(before: &Policy, after: &Policy) -> Policy {
     let (was, is) = (Trie::new(before), Trie::new(after));
-    let mut closed = before.clone();
-    for at in before
-        .keys()
-        .chain(after.keys())
-        .filter(|at| slices.contains(&at.key.slice))
-    {
-        closed.insert(*at, stricter(was.lookup(*at), is.lookup(*at)));
+    let mut both = Policy::new();
+    let (mut takes_away, mut adds) = (false, false);
+    for at in before.keys().chain(after.keys()) {
+        let (old, new) = (was.lookup(*at).copied(), is.lookup(*at).copied());
+        takes_away |= allows(old) && !allows(new);
+        adds |= allows(new) && !allows(old);
+        let stricter = if allows(old) { new } else { old };
+        both.insert(*at, stricter.unwrap_or(DENIED));
     }
-    closed
+    match (takes_away, adds) {
+        (false, _) => before.clone(),
+        (true, false) => after.clone(),
+        (true, true) => both,
+    }
 }
 
-fn stricter(old: Option<&PolicyEntry>, new: Option<&PolicyEntry>) -> PolicyEntry {
-    let denied = PolicyEntry {
-        verdict: PolicyVerdict::Deny.number(),
-        rule: 0,
+const DENIED: PolicyEntry = PolicyEntry {
+    verdict: PolicyVerdict::Deny.number(),
+    rule: 0,
+};
+
+fn allows(entry: Option<PolicyEntry>) -> bool {
+    entry.is_some_and(|entry| entry.verdict == PolicyVerdict::Allow.number())
+}
+
+fn changed_slices(before: &Policy, after: &Policy) -> BTreeSet<u32> {
+    let changed = |one: &Policy, other: &Policy| -> Vec<u32> {
+        let differing = one
+            .iter()
+            .filter(|(at, entry)| other.get(at) != Some(entry));
+        differing.map(|(at, _)| at.key.slice).collect()
     };
-    let allows = |entry: PolicyEntry| entry.verdict == PolicyVerdict::Allow.number();
-    let (old, new) = (
-        old.copied().unwrap_or(denied),
-        new.copied().unwrap_or(denied),
-    );
-    if allows(old) { new } else { old }
+    let mut slices: BTreeSet<u32> = changed(before, after).into_iter().collect();
+    slices.extend(changed(after, before));
+    slices
 }

@@ -1,0 +1,139 @@
+//! The changes of map entries.
+
+use super::difference::{Policy, Routes, puts, removals, swap};
+use super::{Change, describe};
+use crate::image::{Names, NodeImage};
+
+pub(super) struct Entries<'a> {
+    pub(super) was: &'a NodeImage,
+    pub(super) is: &'a NodeImage,
+    pub(super) names: &'a Names,
+}
+
+impl Entries<'_> {
+    pub(super) fn nodes_written(&self) -> Vec<Change> {
+        let Self { was, is, names } = *self;
+        let mut list = Vec::new();
+        list.extend(
+            puts(&was.paths, &is.paths, |k, v| describe::path(names, *k, v)).map(Change::PutPath),
+        );
+        list.extend(
+            puts(&was.path_groups, &is.path_groups, |k, v| {
+                describe::path_group(names, *k, v)
+            })
+            .map(Change::PutPathGroup),
+        );
+        list.extend(
+            puts(&was.peers, &is.peers, |k, v| describe::peer(names, *k, v)).map(Change::PutPeer),
+        );
+        list.extend(
+            puts(&was.slices, &is.slices, |k, _| describe::slice(names, *k)).map(Change::PutSlice),
+        );
+        list
+    }
+
+    pub(super) fn pods_written(&self) -> Vec<Change> {
+        let Self { was, is, names } = *self;
+        let mut list = Vec::new();
+        list.extend(
+            puts(&was.local, &is.local, |k, v| describe::local(names, k, v)).map(Change::PutLocal),
+        );
+        list.extend(
+            puts(&was.endpoints, &is.endpoints, |k, v| {
+                describe::endpoint(names, *k, v)
+            })
+            .map(Change::PutEndpoint),
+        );
+        list.extend(
+            puts(&was.node_addresses, &is.node_addresses, |k, _| {
+                describe::node_address(*k)
+            })
+            .map(Change::PutNodeAddress),
+        );
+        list
+    }
+
+    pub(super) fn routes(&self, from: &Routes, to: &Routes) -> Vec<Change> {
+        let text = |k: &_, v: &_| describe::route(self.names, k, v);
+        swap(from, to, text)
+            .map(Change::SwapRoutes)
+            .into_iter()
+            .collect()
+    }
+
+    pub(super) fn policy(&self, from: &Policy, to: &Policy) -> Vec<Change> {
+        let text = |k: &_, v: &_| describe::policy(self.names, k, v);
+        swap(from, to, text)
+            .map(Change::SwapPolicy)
+            .into_iter()
+            .collect()
+    }
+
+    pub(super) fn classes(&self) -> Option<Change> {
+        let text = |k: &_, v: &_| describe::class(self.names, k, v);
+        swap(&self.was.classes, &self.is.classes, text).map(Change::SwapClasses)
+    }
+
+    pub(super) fn guards_added(&self) -> Vec<Change> {
+        self.is
+            .guards
+            .difference(&self.was.guards)
+            .copied()
+            .map(Change::AddGuard)
+            .collect()
+    }
+
+    /// The entries of pods that left, the one that lets them send first.
+    pub(super) fn pods_removed(&self) -> Vec<Change> {
+        let Self { was, is, names } = *self;
+        let mut list = Vec::new();
+        list.extend(
+            removals(&was.endpoints, &is.endpoints, |k, v| {
+                describe::endpoint(names, *k, v)
+            })
+            .map(Change::RemoveEndpoint),
+        );
+        list.extend(
+            removals(&was.local, &is.local, |k, v| describe::local(names, k, v))
+                .map(Change::RemoveLocal),
+        );
+        list
+    }
+
+    /// The guards, and what no route leads to any more.
+    pub(super) fn nodes_removed(&self) -> Vec<Change> {
+        let Self { was, is, names } = *self;
+        let mut list = Vec::new();
+        list.extend(
+            was.guards
+                .difference(&is.guards)
+                .copied()
+                .map(Change::RemoveGuard),
+        );
+        list.extend(
+            removals(&was.node_addresses, &is.node_addresses, |k, _| {
+                describe::node_address(*k)
+            })
+            .map(Change::RemoveNodeAddress),
+        );
+        list.extend(
+            removals(&was.slices, &is.slices, |k, _| describe::slice(names, *k))
+                .map(Change::RemoveSlice),
+        );
+        list.extend(
+            removals(&was.peers, &is.peers, |k, v| describe::peer(names, *k, v))
+                .map(Change::RemovePeer),
+        );
+        list.extend(
+            removals(&was.path_groups, &is.path_groups, |k, v| {
+                describe::path_group(names, *k, v)
+            })
+            .map(Change::RemovePathGroup),
+        );
+        list.extend(
+            removals(&was.paths, &is.paths, |k, v| describe::path(names, *k, v))
+                .map(Change::RemovePath),
+        );
+        list
+    }
+}
