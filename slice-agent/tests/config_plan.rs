@@ -559,7 +559,7 @@ fn a_block_does_not_take_its_old_permissions_to_its_new_namespace() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn a_plan_leads_where_it_should_and_no_packet_suffers_on_the_way(

@@ -1,7 +1,7 @@
 //! What is in force while the tables of a change are replaced one after the other.
 //!
-//! Routes, pods and policy are separate tables, so in between a packet could meet new routes and old
-//! rules, or the reverse, and pass although both configurations deny it. Therefore, while more than
+//! Routes, pods and policy are separate tables, so in between a packet could meet new routes and
+//! old rules, or the reverse, and pass although both configurations deny it. Therefore, while more than
 //! the policy changes, only what both policies allow is allowed; and addresses that change their
 //! owner in one step are unreachable until the pods that leave are gone. Packets that both
 //! configurations allow, between addresses that keep their owner, do not notice. What may happen is
@@ -121,8 +121,8 @@ fn unreachable(slice: u32) -> Route {
     }
 }
 
-/// What both policies allow: the old table where the change only adds permissions, the new one where
-/// it only takes some away, else a table made of both.
+/// What both policies allow: the old table where the change only adds permissions, the new one
+/// where it only takes some away, else a table made of both.
 fn stricter_policy(before: &Policy, after: &Policy) -> Policy {
     let (was, is) = (Trie::new(before), Trie::new(after));
     let mut both = Policy::new();
