@@ -1,6 +1,10 @@
 //! Builds the lab's networks: fabrics, nodes and pods, without any agent.
 //!
-//! pod eth0 – p-POD node nic0 – n-NODE fabric (bridge br0, the gateway) wan0 – WAN.
+//! pod eth0 – p-POD node nic0 – n-NODE fabric (bridge br0) gw-port – gw0 router wan0 – WAN.
+//!
+//! The fabric's router stands behind a veth and not on the bridge device itself: that device cannot
+//! send tunnel packets with segmentation left to do (its `hw_enc_features` are empty), so everything
+//! routed to a node would be cut there, and only for tunnels.
 
 pub(super) mod nic;
 
@@ -17,6 +21,8 @@ use crate::netns::NetNs;
 pub(super) const WAN_NAMESPACE: &str = "sl-wan";
 /// What a pod calls its gateway; the node's side of the veth answers for it by proxy ARP.
 const POD_GATEWAY: &str = "169.254.1.1";
+/// The bridge's port towards the fabric's router.
+const GATEWAY_PORT: &str = "gw-port";
 /// The relay writes bursts; its device must hold what the kernel sends meanwhile.
 const TUN_QUEUE_PACKETS: u32 = 5000;
 
@@ -162,16 +168,18 @@ fn links() -> String {
 fn configure_fabric(cluster: &ClusterSpec) -> Result<()> {
     let fabric = NetNs::open(&cluster.fabric_namespace())?;
     let mut script = format!(
-        "link add br0 mtu {MTU_BYTES} type bridge stp_state 0 forward_delay 0\n\
-         address add {}/24 dev br0\nlink set br0 up\n",
+        "link add br0 mtu {MTU_BYTES} type bridge stp_state 0 forward_delay 0\nlink set br0 up\n\
+         link add gw0 mtu {MTU_BYTES} type veth peer name {GATEWAY_PORT} mtu {MTU_BYTES}\n\
+         link set {GATEWAY_PORT} master br0 up\n\
+         address add {}/24 dev gw0\nlink set gw0 up\n",
         cluster.gateway()
     );
-    let mut ports = Vec::new();
+    let mut ports = vec!["gw0".to_owned(), GATEWAY_PORT.to_owned()];
     for node in cluster.nodes() {
         let port = node.fabric_port();
         let _ = write!(
             script,
-            "link set {port} master br0 up\nroute add {}/24 via {} dev br0\n",
+            "link set {port} master br0 up\nroute add {}/24 via {} dev gw0\n",
             node.plain_network(),
             node.underlay()
         );
@@ -261,6 +269,8 @@ fn set_stack_options(role: Role) -> Result<()> {
         sysctl("ipv4/conf/all/send_redirects", "0")?;
         sysctl("ipv4/conf/default/send_redirects", "0")?;
         sysctl("ipv4/ip_forward", "1")?;
+        // A guard route's "unreachable" must answer every packet, not six in a burst.
+        sysctl("ipv4/icmp_ratelimit", "0")?;
     }
     Ok(())
 }
