@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 
@@ -69,10 +69,16 @@ pub fn remove_everything() -> Result<()> {
     }
     match fs::remove_dir_all(LAB_DIR) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {LAB_DIR}"))
+            return Err(error).with_context(|| format!("cannot remove {LAB_DIR}"));
         }
-        _ => Ok(()),
+        _ => {}
     }
+    // Looked at here, under the lock: a moment later the next lab may be coming up.
+    let left = Leftovers::find();
+    if !left.is_empty() {
+        bail!("the lab did not go down whole, run `slice-lab down` again; left are {left:?}");
+    }
+    Ok(())
 }
 
 fn mounts_below(dir: &str) -> Vec<PathBuf> {

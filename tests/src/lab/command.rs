@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -31,6 +31,9 @@ pub struct UpArgs {
     /// Start this agent program on every node
     #[arg(long, value_name = "PATH")]
     agents: Option<PathBuf>,
+    /// Seconds to wait for another lab on this machine to go down
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait: u64,
     /// If something fails, leave what was built, for a look
     #[arg(long)]
     keep: bool,
@@ -72,9 +75,11 @@ impl UpArgs {
         };
         let started = Instant::now();
         let keep_on_failure = self.keep;
+        let lock_wait = Duration::from_secs(self.wait);
         let lab = Lab::up(&LabOptions {
             wan,
             keep_on_failure,
+            lock_wait,
             ..LabOptions::default()
         })?;
         if let Some(binary) = &self.agents
