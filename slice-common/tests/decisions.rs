@@ -146,7 +146,10 @@ fn each_kind_of_packet_rests_on_its_own_grounds() {
     for (kind, expected) in table {
         let now = [ForwardRule, MirroredRule, ReplyRecord].map(|ground| kind.may_rest_on(ground));
         assert_eq!(now, expected, "{kind:?}");
-        assert_eq!(kind.leaves_reply_record(), matches!(kind, Datagram | EchoRequest));
+        assert_eq!(
+            kind.leaves_reply_record(),
+            matches!(kind, Datagram | EchoRequest)
+        );
     }
 }
 

@@ -5,6 +5,7 @@ pub mod debian;
 pub mod demo;
 pub mod kafka;
 pub mod lab;
+pub mod live;
 pub mod netns;
 pub mod packet;
 pub mod place;

@@ -32,8 +32,18 @@ enum SliceLab {
     KafkaConsume(ConsumeArgs),
 }
 
-fn main() -> Result<ExitCode> {
-    match SliceLab::parse() {
+fn main() -> ExitCode {
+    match run(SliceLab::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("slice-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: SliceLab) -> Result<ExitCode> {
+    match command {
         SliceLab::Up(args) => args.run(),
         SliceLab::Status => command::status(),
         SliceLab::Exec(args) => args.run(),

@@ -12,7 +12,8 @@ use crate::kafka::{
 };
 use crate::lab::Lab;
 
-const BROKERS: [&str; 3] = ["kafka-0", "kafka-1", "kafka-2"];
+/// The pods of the brokers, by node id.
+pub const BROKERS: [&str; 3] = ["kafka-0", "kafka-1", "kafka-2"];
 const RACKS: [&str; 3] = ["east", "west", "edge"];
 const PRODUCER: &str = "producer-0";
 const CONSUMER: &str = "analytics-0";
@@ -117,6 +118,16 @@ impl Stretched {
                 &produce,
             )?,
         })
+    }
+
+    /// The brokers, numbered as [`BROKERS`] names them.
+    pub fn cluster(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+
+    /// The `slice-lab` executable that runs the clients, for a program that is another one.
+    pub fn with_program(self, program: PathBuf) -> Self {
+        Self { program, ..self }
     }
 
     pub fn stop(self) -> Result<()> {

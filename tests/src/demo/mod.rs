@@ -10,11 +10,12 @@ pub mod survival;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 pub use report::Report;
 
+use crate::lab::state::lab_path;
 use crate::lab::{Lab, LabOptions, Wan};
 use crate::relay::Settings;
 use kafka::{Prepared, Stretched};
@@ -34,12 +35,35 @@ pub struct DemoArgs {
     /// Leave the lab up at the end
     #[arg(long)]
     keep: bool,
-    /// The agent to run on every node
-    #[arg(long, default_value = "target/release/slice-agent")]
-    agent: PathBuf,
-    /// Where Kafka is fetched to
-    #[arg(long, default_value = "target/kafka")]
-    kafka_dir: PathBuf,
+    /// The agent to run on every node; looked for beside this program if absent
+    #[arg(long)]
+    agent: Option<PathBuf>,
+    /// Where Kafka is fetched to; `kafka` beside the folder of this program if absent
+    #[arg(long)]
+    kafka_dir: Option<PathBuf>,
+}
+
+impl DemoArgs {
+    fn agent(&self) -> Result<PathBuf> {
+        match &self.agent {
+            Some(agent) => Ok(std::path::absolute(agent)?),
+            None => Ok(own_folder()?.join("slice-agent")),
+        }
+    }
+
+    fn kafka_dir(&self) -> Result<PathBuf> {
+        match &self.kafka_dir {
+            Some(dir) => Ok(std::path::absolute(dir)?),
+            None => Ok(own_folder()?.with_file_name("kafka")),
+        }
+    }
+}
+
+/// Where this program lies: `target/release` when it was built by `cargo xtask build`.
+fn own_folder() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let folder = program.parent().context("this program lies in no folder")?;
+    Ok(folder.to_owned())
 }
 
 /// Plays all acts and returns the exit code: 0 when every promise held, 3 when an act was skipped and
@@ -76,26 +100,24 @@ fn play(args: &DemoArgs, screen: &Screen, report: &mut Report) -> Result<()> {
 }
 
 fn play_in(lab: &Lab, args: &DemoArgs, screen: &Screen, report: &mut Report) -> Result<()> {
-    lab.start_agents(&args.agent)?;
+    lab.start_agents(&args.agent()?)?;
     report.lab_up_seconds = Some(screen.seconds());
     screen.result(&format!(
         "5 nodes, 13 pods and 5 agents are up after {:.1} s; kafka-0, kafka-1 and kafka-2 all have \
          the pod address 10.1.1.10",
         screen.seconds()
     ));
-    let run_dir = tempfile::Builder::new()
-        .prefix("sliceplane-demo-")
-        .tempdir()?;
+    // In the lab's own folder, so that whatever removes the lab removes it too.
+    let run_dir = lab_path("kafka");
+    std::fs::create_dir_all(&run_dir)?;
     lab.set_wan(&Wan::relay(Settings::with_delay(WAN_ONE_WAY_DELAY)))?;
-    let mut stretched = stretch_kafka(lab, args, screen, report, run_dir.path())?;
+    let mut stretched = stretch_kafka(lab, args, screen, report, &run_dir)?;
     try_everybody(lab, screen, report)?;
     measure_cost(lab, screen, report)?;
     kill_the_agents(lab, args, screen, report, stretched.as_mut())?;
     if let Some(stretched) = stretched {
         if args.keep {
             stretched.leave_running();
-            // The brokers' data must stay as long as they do.
-            let _kept = run_dir.keep();
         } else {
             stretched.stop()?;
         }
@@ -115,7 +137,7 @@ fn stretch_kafka(
         "Kafka: one cluster, a broker in each of three clusters, 10 ms apart",
     );
     screen.step("making Kafka ready (fetched and checked the first time)");
-    let install = match kafka::prepare(&args.kafka_dir)? {
+    let install = match kafka::prepare(&args.kafka_dir()?)? {
         Prepared::Ready(install) => install,
         Prepared::Missing(why) => {
             report.skipped.push("kafka".to_owned());
@@ -235,7 +257,7 @@ fn kill_the_agents(
         'e',
         "every agent killed in mid-transfer, dead for 10 s, started again",
     );
-    let survival = survival::run(lab, stretched, &args.agent, AGENTS_DEAD_FOR)?;
+    let survival = survival::run(lab, stretched, &args.agent()?, AGENTS_DEAD_FOR)?;
     let (udp, tcp) = (&survival.udp, &survival.tcp);
     let broken = tcp.resets + u64::from(!tcp.is_whole() && tcp.resets == 0);
     report.agent_dead_seconds = Some(survival.dead.as_secs_f64());

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::inventory::{Block, NODES, NodeSpec, PODS, SLICES, SliceSpec};
+use super::inventory::{Block, NODES, NodeSpec, PODS, SLICES, SliceSpec, find_pod};
 
 /// What the policy of slice `kafka` allows: name, from, to, ports.
 const KAFKA_RULES: &[RuleSpec] = &[
@@ -68,9 +68,13 @@ pub fn node_documents(node: &NodeSpec) -> Result<String> {
 /// One hosts file for all pods: every member's name leads to its slice address.
 ///
 /// No pod's name leads to loopback: a Kafka broker binds and advertises by name, and a name that
-/// means loopback inside its own pod makes it unreachable for the others.
-pub fn hosts_file() -> String {
+/// means loopback inside its own pod makes it unreachable for the others. The machine's own name is
+/// there, because programs look it up (each Java tool does) and pods have no name server to say no.
+pub fn hosts_file(machine: &str) -> String {
     let mut text = String::from("127.0.0.1 localhost\n");
+    if find_pod(machine).is_none() {
+        let _ = writeln!(text, "127.0.1.1 {machine}");
+    }
     for pod in &PODS {
         if let Some(address) = pod.slice_address() {
             let _ = writeln!(text, "{address} {}", pod.name);
@@ -395,17 +399,15 @@ mod tests {
 
     #[test]
     fn names_lead_to_slice_addresses_and_never_to_loopback() {
-        let hosts = hosts_file();
+        let hosts = hosts_file("laptop");
         let members = PODS.iter().filter(|pod| pod.member.is_some()).count();
         assert!(hosts.contains("10.77.64.2 kafka-1\n"));
-        assert_eq!(hosts.lines().count(), members + 1);
-        assert_eq!(
-            hosts
-                .lines()
-                .filter(|line| line.starts_with("127."))
-                .count(),
-            1
-        );
+        assert_eq!(hosts.lines().count(), members + 2);
+        let loopback: Vec<_> = hosts
+            .lines()
+            .filter(|line| line.starts_with("127."))
+            .collect();
+        assert_eq!(loopback, ["127.0.0.1 localhost", "127.0.1.1 laptop"]);
         assert!(!hosts.contains("stranger"));
     }
 }

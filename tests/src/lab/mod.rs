@@ -204,7 +204,11 @@ impl Lab {
         }
         State::default().save()?;
         network::build()?;
-        fs::write(lab_path("hosts"), config::hosts_file())?;
+        let machine = nix::unistd::gethostname().context("cannot read the machine's name")?;
+        fs::write(
+            lab_path("hosts"),
+            config::hosts_file(&machine.to_string_lossy()),
+        )?;
         for node in self.nodes()? {
             fs::create_dir_all(&node.state_dir)?;
             fs::create_dir_all(&node.bpffs)?;
