@@ -21,7 +21,8 @@ use anyhow::{Context, Result, bail};
 
 use self::lock::Lock;
 pub(crate) use self::report::KernelReport;
-use crate::{setup, shell};
+use crate::setup::Needs;
+use crate::{budgets, build, setup, shell};
 
 /// The kernel matrix: every program loads and every test-run scene passes on each kernel.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -50,9 +51,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let lock = archive::newest_of_every_series()?;
         return lock.save();
     }
+    build::run(Needs::Build)?;
     let reports = matrix(arguments)?;
     for report in &reports {
         println!("{report}");
+        if report.series == budgets::VERIFIED_SERIES && arguments.ebpf_object.is_none() {
+            budgets::keep_verified(&report.verified_instructions)?;
+        }
     }
     if let Some(file) = &arguments.json {
         let text = serde_json::to_string_pretty(&reports).context("cannot encode the reports")?;
@@ -69,7 +74,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Boots the chosen kernels, two at a time, and returns one report each, in the lock's order.
+/// Boots the chosen kernels, two at a time, and returns one report each, in the lock's order. What is
+/// booted must have been built.
 /// # Errors  when something is missing before the first boot; what goes wrong in a machine is in its
 /// report.
 pub(crate) fn matrix(arguments: &Arguments) -> Result<Vec<KernelReport>> {
@@ -90,14 +96,6 @@ pub(crate) fn matrix(arguments: &Arguments) -> Result<Vec<KernelReport>> {
         );
     }
     setup::install_vm_packages()?;
-    shell::run(shell::cargo().args([
-        "build",
-        "--release",
-        "-p",
-        "slice-tests",
-        "--bin",
-        "slice-guest",
-    ]))?;
     // One after the other: the network is the bottleneck, and notes about it stay readable.
     let kernels = kernels
         .iter()
