@@ -4,22 +4,17 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use slice_tests::child::poll_until;
 use slice_tests::debian::missing_program;
-use slice_tests::kafka::{
-    self, ClientProcess, Cluster, ClusterOptions, ConsumeArgs, Install, ProduceArgs, TopicSpec,
-};
 use slice_tests::netns::NetNs;
 use slice_tests::place::Place;
 use slice_tests::throughput::{self, RedisLoad, Target};
 use slice_tests::traffic::{tcp, udp};
-
-const SLICE_LAB: &str = env!("CARGO_BIN_EXE_slice-lab");
 
 /// Namespaces on one bridge, each with `eth0` and an address of 10.99.0.0/24, removed on drop.
 struct Bed {
@@ -155,8 +150,6 @@ fn can_run(test: &str, missing: Option<String>) -> bool {
     eprintln!("SKIPPED: {test}: {reason}");
     false
 }
-
-const LIMIT: Duration = Duration::from_secs(90);
 
 /// Polls until the condition holds; a load that never gets there is a failure.
 fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
@@ -304,78 +297,4 @@ fn iperf3_redis_and_ping_measure_both_routes_of_a_comparison() {
     let echo = throughput::ping(alice, &target("plain"), 10, Duration::from_millis(10)).unwrap();
     assert_eq!((echo.sent, echo.received), (10, 10));
     assert!(echo.min_ms > 0.0 && echo.min_ms <= echo.max_ms, "{echo:?}");
-}
-
-fn kafka_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kafka")
-}
-
-#[test]
-fn three_brokers_form_and_no_acknowledged_record_is_lost_when_one_is_killed() {
-    const TEST: &str = "three brokers form";
-    const RUN: u64 = 1;
-    if !can_run(TEST, None) {
-        return;
-    }
-    let install = match Install::prepare(&kafka_dir()) {
-        Err(error) if error.is_missing_tool() => {
-            can_run(TEST, Some(error.to_string()));
-            return;
-        }
-        other => other.unwrap(),
-    };
-    let bed = Bed::new(&["kafka-0", "kafka-1", "kafka-2", "client"]);
-    let run_dir = tempfile::tempdir().unwrap();
-    let mut options = ClusterOptions::in_dir(run_dir.path());
-    options.racks = ["east", "west", "edge"].map(str::to_owned).to_vec();
-    let mut cluster = Cluster::start(&install, &bed.places[..3], &options).unwrap();
-    let mut topic = TopicSpec::replicated("orders", 3);
-    topic.placement = Some(vec![vec![0, 1, 2], vec![1, 2, 0], vec![2, 0, 1]]);
-    cluster.create_topic(&topic).unwrap();
-    let bootstrap: Vec<String> = cluster.bootstrap().split(',').map(str::to_owned).collect();
-    let client = &bed.places[3];
-    let produce = ProduceArgs {
-        bootstrap: bootstrap.clone(),
-        topic: topic.name.clone(),
-        partitions: 3,
-        run: RUN,
-        records: Some(2000),
-        record_bytes: 200,
-        batch: 20,
-        rate: Some(1000),
-        give_up_seconds: 60,
-        limit_seconds: 90,
-    };
-    let consume = ConsumeArgs {
-        bootstrap,
-        topic: topic.name.clone(),
-        partitions: 3,
-        run: RUN,
-        follow: true,
-        limit_seconds: 120,
-    };
-    let program = Path::new(SLICE_LAB);
-    let mut consumer = ClientProcess::consume(program, client, &consume).unwrap();
-    let mut producer = ClientProcess::produce(program, client, &produce).unwrap();
-
-    producer.wait_for_progress(500, LIMIT).unwrap();
-    cluster.kill_broker(1).unwrap();
-    let produced = producer.finish(LIMIT).unwrap();
-    consumer.wait_for_progress(2000, LIMIT).unwrap();
-    let consumed = consumer.stop(LIMIT).unwrap();
-    let delivery = kafka::compare(&produced.acked, &consumed.tally);
-
-    assert_eq!(
-        (delivery.acked, produced.given_up),
-        (2000, 0),
-        "{:?}",
-        produced.errors
-    );
-    assert!(consumed.reached_end, "{:?}", consumed.errors);
-    assert!(delivery.is_whole(), "{delivery:?}");
-
-    cluster.restart_broker(1).unwrap();
-    assert_eq!(cluster.metadata(0).unwrap().brokers.len(), 3);
-    let killed = cluster.stop(Duration::from_secs(30)).unwrap();
-    assert_eq!(killed, 0, "brokers that did not end on SIGTERM");
 }

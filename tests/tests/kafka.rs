@@ -1,0 +1,128 @@
+//! One real Kafka cluster over three clusters whose pods have the same addresses. Needs root, the
+//! agent that `cargo xtask build` makes, Java and Maven.
+
+use std::io::Write as _;
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use slice_tests::demo::kafka::{BROKERS, Prepared, Stretched, prepare};
+use slice_tests::kafka::CLIENT_PORT;
+use slice_tests::lab::{Lab, LabOptions};
+use slice_tests::probe::{Drops, Listener, Outcome, attempt};
+
+const FORMATION_LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(90);
+/// Lasts four seconds, so that a broker can die in the middle.
+const RECORDS: u64 = 2000;
+const RECORDS_PER_SECOND: u64 = 500;
+const RECORDS_BEFORE_THE_DEATH: u64 = 500;
+/// In `west`, on the node of the consumer.
+const VICTIM: usize = 1;
+
+#[test]
+fn no_acknowledged_record_of_a_stretched_cluster_is_lost_when_a_broker_dies() {
+    let Some(agent) = agent() else { return };
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kafka");
+    let install = match prepare(&target).unwrap() {
+        Prepared::Ready(install) => install,
+        Prepared::Missing(why) => return skip(&why),
+    };
+    let lab = Lab::up(&LabOptions {
+        lock_wait: Duration::from_secs(600),
+        ..LabOptions::default()
+    })
+    .unwrap();
+    let addresses = BROKERS.map(|name| lab.pod(name).unwrap().pod_address);
+    assert_eq!(addresses, [addresses[0]; 3], "the brokers' pods overlap");
+    assert_ne!(
+        reach_a_broker(&lab),
+        Outcome::Connected,
+        "not vacuous: without agents the brokers do not reach each other"
+    );
+    lab.start_agents(&agent).unwrap();
+    assert_eq!(reach_a_broker(&lab), Outcome::Connected);
+
+    let run_dir = tempfile::tempdir().unwrap();
+    let began = Instant::now();
+    let mut stretched = Stretched::form(&lab, &install, run_dir.path(), false)
+        .unwrap()
+        .with_program(env!("CARGO_BIN_EXE_slice-lab").into());
+    let formed = began.elapsed();
+    assert!(formed < FORMATION_LIMIT, "formed after {formed:?}");
+
+    let began = Instant::now();
+    let mut exchange = stretched
+        .begin(&lab, Some(RECORDS), Some(RECORDS_PER_SECOND))
+        .unwrap();
+    exchange
+        .wait_for_acknowledged(RECORDS_BEFORE_THE_DEATH, LIMIT)
+        .unwrap();
+    let acknowledged = exchange.acknowledged();
+    assert!(acknowledged < RECORDS, "not vacuous: in the middle");
+    let led = stretched.cluster().metadata(0).unwrap().partitions;
+    let led = led
+        .iter()
+        .filter(|it| it.topic == exchange.topic() && it.leader == VICTIM as i32)
+        .count();
+    assert!(led > 0, "not vacuous: clients need the victim");
+    stretched.cluster().kill_broker(VICTIM).unwrap();
+    let (produced, consumed, delivery) = exchange.finish(LIMIT).unwrap();
+    let ran = began.elapsed();
+
+    let complete = (delivery.acked, produced.given_up);
+    assert_eq!(complete, (RECORDS, 0), "{:?}", produced.errors);
+    assert!(consumed.reached_end, "{:?}", consumed.errors);
+    assert!(delivery.is_whole(), "{delivery:?}");
+
+    let back = stretched.cluster().restart_broker(VICTIM).unwrap();
+    let brokers = stretched.cluster().metadata(0).unwrap().brokers;
+    assert_eq!(brokers.len(), BROKERS.len(), "{brokers:?}");
+    say(&format!(
+        "kafka: formed in {formed:.1?}; {} killed after {acknowledged} records; {delivery}, \
+         {} retries, slowest acknowledgement {:.0} ms, in {ran:.1?}; whole again {back:.1?} \
+         after its restart",
+        BROKERS[VICTIM], produced.retries, produced.slowest_ack_ms
+    ));
+    stretched.stop().unwrap();
+    lab.down().unwrap();
+}
+
+/// What becomes of a connection from `kafka-0` to Kafka's port of `kafka-1`.
+fn reach_a_broker(lab: &Lab) -> Outcome {
+    let [from, to] = [BROKERS[0], BROKERS[1]].map(|name| lab.pod(name).unwrap());
+    let _listener = Listener::open(&to.netns, CLIENT_PORT).unwrap();
+    let to = SocketAddrV4::new(to.slice_address.unwrap(), CLIENT_PORT);
+    let limit = Duration::from_secs(2);
+    attempt(&from.netns, to, limit, || Ok(Drops::new())).unwrap()
+}
+
+/// The agent to run, or `None` if this machine cannot play the scene.
+fn agent() -> Option<PathBuf> {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/slice-agent");
+    let agent = std::env::var_os("SLICE_AGENT_BIN").map_or_else(built, PathBuf::from);
+    if !nix::unistd::geteuid().is_root() {
+        skip("the lab needs root");
+        return None;
+    }
+    if !agent.is_file() {
+        let agent = agent.display();
+        skip(&format!("no agent at {agent}: run `cargo xtask build`"));
+        return None;
+    }
+    Some(agent)
+}
+
+fn skip(reason: &str) {
+    let required = std::env::var_os("SLICE_TESTS_REQUIRED").is_some_and(|value| value == "1");
+    assert!(
+        !required,
+        "{reason}, and SLICE_TESTS_REQUIRED=1 allows no skip"
+    );
+    say(&format!("SKIPPED: {reason}"));
+}
+
+/// To stderr itself: what a passing test prints is not shown.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
