@@ -1,0 +1,11 @@
+//! What live scenes in the lab see and do: sockets in pods, raw packets, captures, counted drops.
+
+mod capture;
+mod ledger;
+mod raw;
+mod talk;
+
+pub use capture::{Capture, Frame, Inner, TunnelFrame, tunnel_frame};
+pub use ledger::{Counted, counted_since, drops_everywhere, expect_drops};
+pub use raw::inject;
+pub use talk::{Mailbox, TcpMeeting, meet};

@@ -1,0 +1,231 @@
+//! Packets that lie about who sent them.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, ensure};
+use slice_tests::lab::{Lab, Pod};
+use slice_tests::live::{Mailbox, expect_drops, inject};
+use slice_tests::netns::NetNs;
+use slice_tests::packet::{Ipv4, Udp, Vxlan};
+
+use crate::{OPEN_PORT, Scene, ipv4, pods, same, slice_address};
+
+pub(crate) const SCENES: &[Scene] = &[
+    ("a_pod_does_not_speak_for_another", spoofed_source),
+    (
+        "a_node_does_not_speak_for_blocks_of_another",
+        forged_by_peers,
+    ),
+    ("who_is_no_peer_delivers_nothing", no_peer),
+    (
+        "a_pod_does_not_deliver_tunnel_packets_to_its_node",
+        forged_by_pods,
+    ),
+];
+
+const ETHERNET_BYTES: usize = 14;
+const KAFKA: u32 = 7;
+const SHOP: u32 = 8;
+/// Nobody's.
+const OTHER: u32 = 9;
+
+fn spoofed_source(lab: &Lab) -> Result<()> {
+    let [kafka_0, audit_0, kafka_1] = pods(lab, ["kafka-0", "audit-0", "kafka-1"])?;
+    let at_kafka_1 = Mailbox::open(&kafka_1.netns, OPEN_PORT)?;
+    let target = slice_address(&kafka_1)?;
+    let packet = |source: Ipv4Addr| datagram(source, target).build();
+
+    expect_drops(lab, &[], || {
+        inject(&kafka_0.netns, &packet(kafka_0.pod_address))?;
+        let (sender, _) = at_kafka_1.receive()?;
+        same("kafka-1 saw", sender.ip(), &slice_address(&kafka_0)?)
+    })?;
+    // Another pod's name, the same pod's slice name, nobody's name.
+    let foreign = Ipv4Addr::new(192, 0, 2, 1);
+    for source in [kafka_0.pod_address, slice_address(&kafka_0)?, foreign] {
+        let spoofed = [("east-1", "kafka", "spoofed_source", 1)];
+        expect_drops(lab, &spoofed, || inject(&audit_0.netns, &packet(source)))?;
+    }
+    let spoofed = [("east-1", "kafka", "spoofed_source", 1)];
+    let own_slice_name = packet(slice_address(&kafka_0)?);
+    expect_drops(lab, &spoofed, || inject(&kafka_0.netns, &own_slice_name))?;
+    ensure!(at_kafka_1.is_empty()?, "a spoofed datagram came in");
+    Ok(())
+}
+
+/// A tunnel packet as it is forged from a node's namespace.
+struct Forgery<'a> {
+    what: &'a str,
+    node: &'a str,
+    slice: u32,
+    from: &'a Pod,
+    to: &'a Pod,
+}
+
+impl Forgery<'_> {
+    fn send(&self, lab: &Lab) -> Result<()> {
+        let node = lab.node(self.node)?;
+        let target = lab.node(self.to.node)?.underlay;
+        let inner = datagram(slice_address(self.from)?, slice_address(self.to)?);
+        inject(
+            &node.netns,
+            &tunnelled(node.underlay, target, self.slice, &inner),
+        )
+        .with_context(|| self.what.to_owned())
+    }
+}
+
+fn forged_by_peers(lab: &Lab) -> Result<()> {
+    let [kafka_0, kafka_1] = &pods(lab, ["kafka-0", "kafka-1"])?;
+    let [web_0, web_2] = &pods(lab, ["web-0", "web-2"])?;
+    let at_kafka_0 = Mailbox::open(&kafka_0.netns, OPEN_PORT)?;
+    let at_web_0 = Mailbox::open(&web_0.netns, OPEN_PORT)?;
+    let forgery = |what, node, slice, from, to| Forgery {
+        what,
+        node,
+        slice,
+        from,
+        to,
+    };
+    let accepted = |forgery: &Forgery, mailbox: &Mailbox| -> Result<()> {
+        expect_drops(lab, &[], || {
+            forgery.send(lab)?;
+            let (sender, _) = mailbox.receive()?;
+            same(forgery.what, sender.ip(), &slice_address(forgery.from)?)
+        })
+        .with_context(|| forgery.what.to_owned())
+    };
+    let right_kafka = forgery("west-1 for kafka-1", "west-1", KAFKA, kafka_1, kafka_0);
+    let right_shop = forgery("west-2 for web-2", "west-2", SHOP, web_2, web_0);
+    accepted(&right_kafka, &at_kafka_0)?;
+    accepted(&right_shop, &at_web_0)?;
+
+    let denied = |what, node, slice, from, to, counted: (&str, &str)| -> Result<()> {
+        let forgery = forgery(what, node, slice, from, to);
+        expect_drops(lab, &[("east-1", counted.0, counted.1, 1)], || {
+            forgery.send(lab)
+        })
+        .context(what)
+    };
+    let (kafka, shop) = ("kafka", "shop");
+    denied(
+        "west-2 for kafka-1",
+        "west-2",
+        KAFKA,
+        kafka_1,
+        kafka_0,
+        (kafka, "wrong_peer"),
+    )?;
+    denied(
+        "west-1 for web-2",
+        "west-1",
+        SHOP,
+        web_2,
+        web_0,
+        (shop, "wrong_peer"),
+    )?;
+    denied(
+        "a pod of the target",
+        "west-1",
+        KAFKA,
+        kafka_0,
+        kafka_0,
+        (kafka, "wrong_peer"),
+    )?;
+    denied(
+        "kafka-1 as shop",
+        "west-1",
+        SHOP,
+        kafka_1,
+        kafka_0,
+        (shop, "wrong_slice"),
+    )?;
+    denied(
+        "kafka-1 to shop",
+        "west-1",
+        KAFKA,
+        kafka_1,
+        web_0,
+        (kafka, "wrong_slice"),
+    )?;
+    denied(
+        "kafka-1 as shop to shop",
+        "west-1",
+        SHOP,
+        kafka_1,
+        web_0,
+        (shop, "wrong_slice"),
+    )?;
+    denied(
+        "a slice of nobody",
+        "west-1",
+        OTHER,
+        kafka_1,
+        kafka_0,
+        ("0", "unknown_slice"),
+    )?;
+
+    accepted(&right_kafka, &at_kafka_0)?;
+    accepted(&right_shop, &at_web_0)?;
+    ensure!(
+        at_kafka_0.is_empty()? && at_web_0.is_empty()?,
+        "a forged datagram came in"
+    );
+    Ok(())
+}
+
+fn no_peer(lab: &Lab) -> Result<()> {
+    let [kafka_0, kafka_1] = pods(lab, ["kafka-0", "kafka-1"])?;
+    let at_kafka_0 = Mailbox::open(&kafka_0.netns, OPEN_PORT)?;
+    let (target, peer) = (lab.node("east-1")?.underlay, lab.node("west-1")?);
+    let gateway = peer.spec.cluster().gateway();
+    let fabric = NetNs::open(&peer.spec.cluster().fabric_namespace())?;
+    let inner = datagram(slice_address(&kafka_1)?, slice_address(&kafka_0)?);
+
+    let right = tunnelled(peer.underlay, target, KAFKA, &inner);
+    inject(&peer.netns, &right)?;
+    at_kafka_0.receive().context("not vacuous")?;
+
+    let forged = tunnelled(gateway, target, KAFKA, &inner);
+    expect_drops(lab, &[("east-1", "0", "unknown_peer", 1)], || {
+        inject(&fabric, &forged)
+    })?;
+    ensure!(at_kafka_0.is_empty()?, "a forged datagram came in");
+    Ok(())
+}
+
+fn forged_by_pods(lab: &Lab) -> Result<()> {
+    let [kafka_0, kafka_1, web_0] = pods(lab, ["kafka-0", "kafka-1", "web-0"])?;
+    let [stranger] = pods(lab, ["stranger-0"])?;
+    let at_kafka_0 = Mailbox::open(&kafka_0.netns, OPEN_PORT)?;
+    let inner = datagram(slice_address(&kafka_1)?, slice_address(&kafka_0)?);
+    let own_node = lab.node("east-1")?.underlay;
+    let other_node = lab.node("east-2")?.underlay;
+    for pod in [&stranger, &web_0] {
+        let packet = |target| tunnelled(pod.pod_address, target, KAFKA, &inner);
+        // Its own node's tunnel port, without passing the NIC; another node's, past its NIC.
+        expect_drops(lab, &[("east-1", "0", "slow_path", 1)], || {
+            inject(&pod.netns, &packet(own_node))
+        })?;
+        expect_drops(lab, &[("east-2", "0", "unknown_peer", 1)], || {
+            inject(&pod.netns, &packet(other_node))
+        })?;
+    }
+    ensure!(at_kafka_0.is_empty()?, "a forged datagram came in");
+    Ok(())
+}
+
+fn datagram(from: Ipv4Addr, to: Ipv4Addr) -> Ipv4 {
+    let datagram = Udp::new(OPEN_PORT, OPEN_PORT).data(*b"believe me");
+    ipv4(from, to).identification(1).udp(datagram)
+}
+
+/// A tunnel packet from its outer IPv4 header on.
+fn tunnelled(from: Ipv4Addr, to: Ipv4Addr, slice: u32, inner: &Ipv4) -> Vec<u8> {
+    Vxlan::between(from.octets(), to.octets())
+        .outer(|outer| outer.identification(1))
+        .slice(slice, 0)
+        .carry(inner)
+        .frame([0; 6], [0; 6])
+        .split_off(ETHERNET_BYTES)
+}

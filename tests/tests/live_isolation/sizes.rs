@@ -1,0 +1,246 @@
+//! What happens to a packet on its way: sizes, checksums, classes.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use slice_tests::child::poll_until;
+use slice_tests::lab::inventory::{NODES, PODS};
+use slice_tests::lab::{KernelDrops, Lab, Pod};
+use slice_tests::live::{Capture, Frame, Mailbox, TunnelFrame, expect_drops, inject, meet};
+use slice_tests::live::{Inner, tunnel_frame};
+use slice_tests::netns::NetNs;
+use slice_tests::packet::{Checksum, Udp};
+use slice_tests::traffic::tcp::{self, TcpOptions};
+
+use crate::{OPEN_PORT, Scene, echo, ipv4, pods, same, slice_address};
+
+pub(crate) const SCENES: &[Scene] = &[
+    ("segments_of_a_stream_fit_the_tunnel", clamped_mss),
+    (
+        "a_datagram_that_fits_passes_and_one_byte_more_is_counted",
+        datagram_sizes,
+    ),
+    (
+        "mapped_packets_have_right_checksums_without_offload",
+        checksums,
+    ),
+    ("class_and_dscp_follow_the_ports", classes),
+];
+
+/// 1500 less 50 for the tunnel and 40 for IPv4 and TCP.
+const PAYLOAD_MAX: usize = 1410;
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn clamped_mss(lab: &Lab) -> Result<()> {
+    let [kafka_0, kafka_1] = pods(lab, ["kafka-0", "kafka-1"])?;
+    // Cut by the sending NIC, segments are seen one by one.
+    lab.set_wire_mode(true)?;
+    let at_pod = Capture::of(&kafka_0.netns, "eth0")?;
+    let at_nic = Capture::of(&lab.node("east-1")?.netns, "nic0")?;
+    let streamed = expect_drops(lab, &[], || {
+        stream(&kafka_0, &kafka_1, OPEN_PORT + 1, 4 << 20)
+    });
+    lab.set_wire_mode(false)?;
+    streamed?;
+
+    let asked: Vec<u16> = at_pod
+        .take()?
+        .iter()
+        .filter(|frame| frame.is_outgoing)
+        .filter_map(|frame| Inner(frame.ipv4()?).announced_mss())
+        .collect();
+    same(
+        "MSS that the pod announces: not vacuous",
+        &asked,
+        &vec![1460],
+    )?;
+    let frames = at_nic.take()?;
+    let segments: Vec<_> = frames.iter().filter_map(tunnel_frame).collect();
+    let announced: Vec<u16> = segments
+        .iter()
+        .filter_map(|segment| segment.inner.announced_mss())
+        .collect();
+    same("MSS in SYN and SYN+ACK", &announced, &vec![1410, 1410])?;
+    let payloads = segments
+        .iter()
+        .filter_map(|segment| segment.inner.tcp_payload_bytes());
+    let largest = payloads.clone().max().unwrap_or_default();
+    let full = payloads.filter(|bytes| *bytes > 1300).count();
+    ensure!(full > 1000, "not vacuous: {full} full segments");
+    ensure!(largest <= PAYLOAD_MAX, "a segment of {largest} bytes");
+    Ok(())
+}
+
+fn datagram_sizes(lab: &Lab) -> Result<()> {
+    let [kafka_0, kafka_1] = pods(lab, ["kafka-0", "kafka-1"])?;
+    let near = Mailbox::open(&kafka_0.netns, OPEN_PORT)?;
+    let far = Mailbox::open(&kafka_1.netns, OPEN_PORT)?;
+    let address = (slice_address(&kafka_1)?, OPEN_PORT);
+    // 1500 less 50 for the tunnel and 28 for IPv4 and UDP.
+    let fits = vec![0x5a; 1422];
+    expect_drops(lab, &[], || {
+        near.send(address, &fits)?;
+        same("arrived", &far.receive()?.1, &fits)
+    })?;
+    expect_drops(lab, &[("east-1", "kafka", "too_big", 1)], || {
+        near.send(address, &vec![0x5a; 1423])
+    })?;
+    ensure!(far.is_empty()?, "a datagram that is too big arrived");
+    Ok(())
+}
+
+fn checksums(lab: &Lab) -> Result<()> {
+    let devices = || -> Result<Vec<(NetNs, String)>> {
+        let nics = NODES
+            .iter()
+            .map(|node| (node.namespace(), "nic0".to_owned()));
+        let pods = PODS.iter().map(|pod| (pod.namespace(), "eth0".to_owned()));
+        let hosts = PODS
+            .iter()
+            .map(|pod| (pod.node().namespace(), pod.host_interface()));
+        nics.chain(pods)
+            .chain(hosts)
+            .map(|(namespace, device)| Ok((NetNs::open(&namespace)?, device)))
+            .collect()
+    };
+    let devices = devices()?;
+    let switch = |to: &str| -> Result<()> {
+        devices
+            .iter()
+            .try_for_each(|(namespace, device)| checksum_offload(namespace, device, to))
+    };
+    switch("off")?;
+    let carried = carry_without_offload(lab);
+    switch("on")?;
+    carried
+}
+
+fn carry_without_offload(lab: &Lab) -> Result<()> {
+    let [kafka_0, kafka_1, kafka_2] = pods(lab, ["kafka-0", "kafka-1", "kafka-2"])?;
+    let [analytics_0, stranger] = pods(lab, ["analytics-0", "stranger-0"])?;
+    let far = Mailbox::open(&kafka_1.netns, OPEN_PORT)?;
+    let address = (slice_address(&kafka_1)?, OPEN_PORT);
+
+    // Somebody does look at checksums: a wrong one is noticed at the end, and only there.
+    let before = lab.kernel_drops()?;
+    let wrong = Udp::new(OPEN_PORT, OPEN_PORT).checksum(Checksum::Wrong);
+    let wrong = ipv4(kafka_0.pod_address, address.0).udp(wrong.data(*b"wrong"));
+    inject(&kafka_0.netns, &wrong.build())?;
+    let noticed = poll_until(LIMIT, || {
+        let wrong = checksum_errors(&lab.kernel_drops()?.since(&before));
+        Ok((!wrong.is_empty()).then_some(wrong))
+    })?;
+    let expected = vec![("sl-pod-kafka-1/Udp.InCsumErrors".to_owned(), 1)];
+    same("not vacuous: wrong checksums", &noticed, &Some(expected))?;
+    ensure!(far.is_empty()?, "a datagram with a wrong checksum arrived");
+
+    let before = lab.kernel_drops()?;
+    let near = Mailbox::open(&kafka_0.netns, OPEN_PORT)?;
+    for bytes in [0, 1, 2, 333, 1422] {
+        let payload = vec![0xa5; bytes];
+        near.send(address, &payload)?;
+        same("UDP there", &far.receive()?.1, &payload)?;
+        far.send((slice_address(&kafka_0)?, OPEN_PORT), &payload)?;
+        same("UDP and back", &near.receive()?.1, &payload)?;
+    }
+    stream(&kafka_0, &kafka_1, OPEN_PORT + 1, 4 << 20)?;
+    stream(&kafka_1, &kafka_2, OPEN_PORT + 2, 4 << 20)?;
+    stream(&analytics_0, &kafka_1, 9092, 4 << 20).context("on one node")?;
+    meet(
+        &kafka_0.netns,
+        &kafka_0.netns,
+        (slice_address(&kafka_0)?, 9092),
+    )?;
+    meet(
+        &kafka_0.netns,
+        &stranger.netns,
+        (stranger.pod_address, 9092),
+    )?;
+    same("echo", &echo(&kafka_0, address.0)?, &1)?;
+    let errors = checksum_errors(&lab.kernel_drops()?.since(&before));
+    same("wrong checksums", &errors, &Vec::new())
+}
+
+fn classes(lab: &Lab) -> Result<()> {
+    let [kafka_0, kafka_1] = pods(lab, ["kafka-0", "kafka-1"])?;
+    let capture = Capture::of(&lab.node("east-1")?.netns, "nic0")?;
+    // Control, replication and client traffic of Kafka, and a port of no class: class, DSCP.
+    for (port, expected) in [
+        (9090, (1, 48)),
+        (9091, (2, 10)),
+        (9092, (3, 18)),
+        (7003, (0, 0)),
+    ] {
+        meet(
+            &kafka_0.netns,
+            &kafka_1.netns,
+            (slice_address(&kafka_1)?, port),
+        )?;
+        let frames = capture.take()?;
+        let of_port = |frame: &Frame, packet: &TunnelFrame<'_>| {
+            let (source, destination) = packet.inner.tcp_ports()?;
+            let is_answer = !frame.is_outgoing && source == port;
+            (is_answer || frame.is_outgoing && destination == port).then_some((
+                frame.is_outgoing,
+                packet.slice,
+                packet.class,
+                packet.dscp,
+            ))
+        };
+        let mut seen: Vec<_> = frames
+            .iter()
+            .filter_map(|frame| of_port(frame, &tunnel_frame(frame)?))
+            .collect();
+        seen.sort_unstable();
+        seen.dedup();
+        // Both ways alike: the answers' listener is their source port.
+        let (class, dscp) = expected;
+        let both_ways = vec![(false, 7, class, dscp), (true, 7, class, dscp)];
+        same(&format!("port {port}"), &seen, &both_ways)?;
+    }
+    Ok(())
+}
+
+/// Streams at least so many bytes and insists that all arrive, right and in order.
+fn stream(from: &Pod, to: &Pod, port: u16, bytes: u64) -> Result<()> {
+    let options = TcpOptions {
+        port,
+        rate_bps: Some(100_000_000),
+        ..TcpOptions::default()
+    };
+    let load = tcp::start(&from.place()?, &to.place()?, &options)?;
+    let arrived = poll_until(LIMIT, || {
+        let is_enough = load.verified_bytes() >= bytes || load.has_ended();
+        Ok(is_enough.then_some(()))
+    })?;
+    let report = load.stop()?;
+    ensure!(
+        arrived.is_some() && report.is_whole() && report.bytes_verified >= bytes,
+        "stream: {report:?}"
+    );
+    Ok(())
+}
+
+fn checksum_offload(namespace: &NetNs, device: &str, to: &str) -> Result<()> {
+    let mut command: Command = namespace.command("ethtool");
+    let output = command
+        .args(["-K", device, "tx", to, "rx", to])
+        .output()
+        .context("cannot run ethtool")?;
+    ensure!(
+        output.status.success(),
+        "ethtool -K {device} in {}: {}",
+        namespace.name(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+fn checksum_errors(drops: &KernelDrops) -> Vec<(String, u64)> {
+    let wrong = drops
+        .counters
+        .iter()
+        .filter(|(name, _)| name.ends_with("CsumErrors"));
+    wrong.map(|(name, count)| (name.clone(), *count)).collect()
+}
