@@ -29,6 +29,7 @@ pub(crate) const SCENES: &[Scene] = &[
     ("what_a_pod_sends_outside_arrives_byte_for_byte", untouched),
     ("answers_from_outside_come_back", answers),
     ("the_node_itself_reaches_its_pod", node_itself),
+    ("a_stranger_does_not_pass_for_the_node", forged_node_address),
 ];
 
 const ICMP_UNREACHABLE: u8 = 3;
@@ -258,4 +259,28 @@ fn node_itself(lab: &Lab) -> Result<()> {
         ensure!(outcome.is_drop_for("isolated"), "{outcome}");
         Ok(())
     })
+}
+
+fn forged_node_address(lab: &Lab) -> Result<()> {
+    let [kafka_0, stranger] = pods(lab, ["kafka-0", "stranger-0"])?;
+    let node = lab.node("east-1")?;
+    let at_kafka_0 = Mailbox::open(&kafka_0.netns, OPEN_PORT)?;
+    let as_node = Mailbox::open(&node.netns, OPEN_PORT)?;
+    as_node.send((kafka_0.pod_address, OPEN_PORT), b"a probe")?;
+    let (sender, _) = at_kafka_0.receive().context("not vacuous")?;
+    same("kafka-0 saw", sender.ip(), &node.underlay)?;
+
+    // Linux itself refuses what claims to come from one of its own addresses but comes by a device
+    // (a "martian source"). What isolation lets pass for the node's own relies on that.
+    let datagram = Udp::new(OPEN_PORT, OPEN_PORT).data(*b"believe me");
+    let forged = ipv4(node.underlay, kafka_0.pod_address).identification(1);
+    let at_node = Capture::of(&node.netns, &stranger.spec.host_interface())?;
+    inject(&stranger.netns, &forged.udp(datagram).build())?;
+    let left = at_node.wait_for(|frame| frame.bytes.ends_with(b"believe me"))?;
+    ensure!(left.is_some(), "not vacuous: it reaches the node");
+    as_node.send((kafka_0.pod_address, OPEN_PORT), b"another probe")?;
+    let next = at_kafka_0.receive()?.1;
+    same("what came next", &next, &b"another probe".to_vec())?;
+    ensure!(at_kafka_0.is_empty()?, "the forged datagram came in");
+    Ok(())
 }
