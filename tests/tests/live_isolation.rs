@@ -1,7 +1,8 @@
-//! Who reaches whom, and as whom, between real agents' programs in one lab: slices, strangers, nodes
-//! and forgers. Needs root and a built agent (`SLICE_AGENT_BIN`, or `target/release/slice-agent`).
+//! Who reaches whom, and as whom, between real agents' programs in one lab: slices, strangers,
+//! nodes and forgers. Needs root and a built agent (`SLICE_AGENT_BIN`, or
+//! `target/release/slice-agent`).
 //!
-//! Every scene that is about a packet which must not pass first sends the same one without the fault.
+//! Every scene about a packet that must not pass first sends the same one without the fault.
 
 #[path = "live_isolation/addresses.rs"]
 mod addresses;
