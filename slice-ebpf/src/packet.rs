@@ -67,6 +67,13 @@ impl Packet {
         field!(self, pkt_type) == PACKET_HOST
     }
 
+    /// Whether this host made the packet itself: one that it forwards, be it under the host's own
+    /// address (masqueraded), came in by a device.
+    #[inline(always)]
+    pub(crate) fn is_made_by_this_host(self) -> bool {
+        field!(self, ingress_ifindex) == 0
+    }
+
     /// Payload bytes of each segment of a segmentation-offload packet; 0 for others.
     #[inline(always)]
     pub(crate) fn gso_bytes(self) -> u32 {

@@ -30,7 +30,7 @@ fn try_pod_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropRea
         return Ok(Verdict::Untouched);
     };
     // ...which its slice guards, from anyone but the node itself (kubelet probes).
-    if !outside::is_guarded(endpoint, &ip) {
+    if !outside::is_guarded(packet, endpoint, &ip) {
         return Ok(Verdict::Untouched);
     }
     trace.slice = endpoint.slice;

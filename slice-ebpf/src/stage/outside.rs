@@ -32,11 +32,17 @@ pub(crate) fn remember_question(headers: &Headers) {
 
 /// Whether isolation has a say on this packet at all.
 #[inline(always)]
-pub(crate) fn is_guarded(endpoint: &Endpoint, ip: &Ipv4Header) -> bool {
+pub(crate) fn is_guarded(packet: Packet, endpoint: &Endpoint, ip: &Ipv4Header) -> bool {
     endpoint.flags & Endpoint::ISOLATED != 0
         && ip.destination() == endpoint.pod_address
         && !ip.is_later_fragment()
-        && !maps::is_node_address(ip.source())
+        && !is_from_the_node(packet, ip)
+}
+
+/// The node's own address alone proves nothing: a NodePort's masquerade gives it to strangers.
+#[inline(always)]
+fn is_from_the_node(packet: Packet, ip: &Ipv4Header) -> bool {
+    packet.is_made_by_this_host() && maps::is_node_address(ip.source())
 }
 
 /// Whether a packet from outside continues or answers something that the pod began.

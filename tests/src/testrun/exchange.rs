@@ -129,6 +129,8 @@ pub struct Sent<'w> {
     pub(super) program: Program,
     pub(super) device: &'static str,
     pub(super) gso_bytes: u32,
+    /// Where the host got the packet from; `None`: it made it itself.
+    pub(super) came_in_by: Option<&'static str>,
     pub(super) frame: Vec<u8>,
 }
 
@@ -147,6 +149,14 @@ impl Sent<'_> {
     /// Makes it a segmentation-offload packet with segments of this many payload bytes.
     pub fn segments_of(self, gso_bytes: u32) -> Self {
         Self { gso_bytes, ..self }
+    }
+
+    /// Makes it a packet that the host forwards and did not make itself.
+    pub fn came_in_by(self, device: &'static str) -> Self {
+        Self {
+            came_in_by: Some(device),
+            ..self
+        }
     }
 
     /// Runs the program and compares everything.
@@ -228,7 +238,11 @@ impl Sent<'_> {
         let earliest_ns = kernel_time_ns()?;
         let mut context_out = [0; CONTEXT_BYTES];
         let mut frame_out = vec![0; self.frame.len() + 512];
-        let context_in = self.context(self.world.ifindex(self.device)?);
+        let from = match self.came_in_by {
+            Some(device) => self.world.ifindex(device)?,
+            None => 0,
+        };
+        let context_in = self.context(self.world.ifindex(self.device)?, from);
         let program: &SchedClassifier = self
             .world
             .object()
@@ -267,7 +281,7 @@ impl Sent<'_> {
         })
     }
 
-    fn context(&self, ifindex: u32) -> [u8; CONTEXT_BYTES] {
+    fn context(&self, ifindex: u32, ingress_ifindex: u32) -> [u8; CONTEXT_BYTES] {
         let mut context = [0; CONTEXT_BYTES];
         let segments = match self.gso_bytes {
             0 => 0,
@@ -276,6 +290,7 @@ impl Sent<'_> {
         for (offset, value) in [
             (MARK_OFFSET, MARK),
             (PRIORITY_OFFSET, PRIORITY),
+            (INGRESS_IFINDEX_OFFSET, ingress_ifindex),
             (IFINDEX_OFFSET, ifindex),
             (GSO_SEGMENTS_OFFSET, segments),
             (GSO_SIZE_OFFSET, self.gso_bytes),
@@ -286,11 +301,11 @@ impl Sent<'_> {
     }
 }
 
-// `struct __sk_buff` of linux/bpf.h, the fields that a test run may set; ingress_ifindex stays 0, as
-// no program looks at it.
+// `struct __sk_buff` of linux/bpf.h, the fields that a test run may set.
 const CONTEXT_BYTES: usize = 192;
 const MARK_OFFSET: usize = 8;
 const PRIORITY_OFFSET: usize = 32;
+const INGRESS_IFINDEX_OFFSET: usize = 36;
 const IFINDEX_OFFSET: usize = 40;
 const GSO_SEGMENTS_OFFSET: usize = 164;
 const GSO_SIZE_OFFSET: usize = 176;

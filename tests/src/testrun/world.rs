@@ -97,6 +97,7 @@ impl World {
             program,
             device,
             gso_bytes: 0,
+            came_in_by: None,
             frame,
         }
     }

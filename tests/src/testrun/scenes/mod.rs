@@ -53,6 +53,7 @@ pub fn scenes() -> Vec<Scene> {
             echo_request_is_no_answer
             busy_exchange_is_noted_once answer_to_another_port_is_denied;
         outside: connection_begun_by_the_pod_is_answered node_may_reach_its_pods
+            masqueraded_stranger_is_not_the_node
             datagram_from_outside_needs_a_question echo_from_outside_needs_a_question
             echo_request_from_outside_is_no_answer
             error_about_the_pods_own_packet open_slice_lets_strangers_in

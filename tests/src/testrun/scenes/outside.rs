@@ -71,6 +71,21 @@ pub(super) fn node_may_reach_its_pods(world: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// A NodePort gives forwarded packets the node's address: they are strangers' all the same.
+pub(super) fn masqueraded_stranger_is_not_the_node(world: &mut World) -> Result<()> {
+    let packet = Ipv4::between(EAST_1, KAFKA_0.pod_address).tcp(Tcp::new(40_000, 8080).syn());
+    passes(world, "the node itself", &packet)?;
+    world
+        .send(
+            "forwarded",
+            Program::PodIngress,
+            KAFKA_0.device,
+            routed(&packet),
+        )
+        .came_in_by(NIC)
+        .expect(Expected::dropped(KAFKA.id, DropReason::Isolated))
+}
+
 /// Sends what the pod asks, so that it is noted.
 fn asks(world: &mut World, question: &Ipv4) -> Result<()> {
     world
