@@ -88,8 +88,8 @@ drop_reasons! {
         "No rule of the slice's policy allows the packet, or one denies it.";
         "Add a rule from the source namespace to the destination namespace and port.";
     31 Isolated "isolated":
-        "A sender outside the slice tried to reach a slice pod by its pod address.";
-        "Isolation level Slice keeps strangers out; use level Open or move the sender.";
+        "Somebody but the node tried to reach a guarded slice pod by its pod address.";
+        "Members use slice addresses; strangers stay out at isolation level Slice.";
     40 UnknownPeer "unknown_peer":
         "A tunnel packet came from an underlay address that is no configured peer.";
         "Add the node as a peer, or find out who sends to the tunnel port.";
@@ -113,12 +113,12 @@ drop_reasons! {
         "The underlay marks packets that are not ECN-capable; tell its operator.";
     47 SlowPath "slow_path":
         "A tunnel packet got past the interface's program and reached the port-owner device.";
-        "The program on the underlay interface is missing; look at the agent's log.";
+        "A pod sent to its own node's tunnel port, or the underlay interface's program is gone.";
     50 NoPath "no_path":
         "The destination's node is known, but no path to it is.";
         "The configuration is being replaced, or a peer lost its underlay address.";
     60 HelperFailed "helper_failed":
-        "The kernel refused to add or remove the tunnel headers.";
+        "The kernel refused to change or redirect the packet.";
         "The packet already is a tunnel packet: a tunnel inside the pod sends offloaded packets.";
 }
 

@@ -13,10 +13,14 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_csum_level, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_type, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use slice_common::wire::{ETHERNET_BYTES, vxlan};
+
+/// linux/if_packet.h
+const PACKET_HOST: u32 = 0;
 
 /// The kernel refused an operation on the packet.
 #[derive(Clone, Copy)]
@@ -63,8 +67,23 @@ impl Packet {
     /// Whether the frame was sent to this host, not overheard or broadcast.
     #[inline(always)]
     pub(crate) fn is_for_this_host(self) -> bool {
-        const PACKET_HOST: u32 = 0;
         field!(self, pkt_type) == PACKET_HOST
+    }
+
+    /// Whether the frame carries a VLAN tag that the kernel has taken off already.
+    #[inline(always)]
+    pub(crate) fn has_vlan(self) -> bool {
+        field!(self, vlan_present) != 0
+    }
+
+    /// Makes a packet that was overheard (a bridge forwards frames for its own address) one for the
+    /// host it is handed to: kernels before 6.15 do not, and IP would drop it there.
+    #[inline(always)]
+    pub(crate) fn address_to_receiver(self) {
+        if !self.is_for_this_host() {
+            // SAFETY: the helper takes any legal type. It can only refuse illegal ones.
+            let _never_refused = unsafe { bpf_skb_change_type(self.skb, PACKET_HOST) };
+        }
     }
 
     /// Whether this host made the packet itself: one that it forwards, be it under the host's own

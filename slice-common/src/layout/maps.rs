@@ -161,7 +161,7 @@ pub const MAPS: &[MapSpec] = &[
         MapKind::Hash,
         Capacity::REPLIES,
         Writer::KernelAndSweeper,
-        "new UDP and ICMP replies are judged by the forward rule only",
+        "answers to new UDP and echo exchanges are dropped unless a rule allows them",
     ),
     map::<CounterKey, Counter>(
         "COUNTERS",

@@ -4,11 +4,9 @@ use crate::address::Address;
 use crate::drop_reason::DropReason;
 
 pub const HEADER_BYTES: u32 = 20;
-pub const HEADER_BYTES_MAX: u32 = 60;
 pub const SOURCE_OFFSET: u32 = 12;
 pub const DESTINATION_OFFSET: u32 = 16;
 pub const CHECKSUM_OFFSET: u32 = 10;
-pub const TOS_OFFSET: u32 = 1;
 
 /// The fixed part of an IPv4 header, loaded from a packet: five words in memory order.
 #[repr(C)]

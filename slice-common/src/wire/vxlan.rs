@@ -6,8 +6,6 @@ use crate::id::Vni;
 
 /// What the tunnel adds to an IPv4 packet, without the outer Ethernet header.
 pub const OVERHEAD_BYTES: u32 = 50;
-/// Outer IPv4, UDP and VXLAN: what the inner Ethernet header follows.
-pub const OUTER_BYTES: u32 = 36;
 /// Not a port of any CNI (4789, 8472 and 6081 are).
 pub const DEFAULT_PORT: u16 = 6085;
 

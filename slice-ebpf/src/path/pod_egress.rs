@@ -29,7 +29,7 @@ fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
         return Ok(Verdict::Untouched);
     };
     // ...IPv4...
-    let Some(ip) = parse::candidate(packet, ETHERNET_BYTES) else {
+    let Some(ip) = parse::candidate(packet) else {
         return Ok(Verdict::Untouched);
     };
     // ...to a slice address: else it is none of our business, but the answer may be.
@@ -115,10 +115,11 @@ fn to_path(
     Ok(deliver::to_path(packet, path))
 }
 
-/// Isolation lets answers in, so the question is noted. The packet itself is not touched.
+/// Isolation lets answers in, so the question is noted, if it is the pod's own. The packet itself is not
+/// touched.
 #[inline(always)]
 fn remember_question(packet: Packet, endpoint: &Endpoint, ip: Ipv4Header) {
-    if endpoint.flags & Endpoint::ISOLATED == 0 || ip.is_later_fragment() {
+    if !outside::may_ask(packet, endpoint, &ip) {
         return;
     }
     if let Ok(headers) = parse::transport(packet, ip, ETHERNET_BYTES) {

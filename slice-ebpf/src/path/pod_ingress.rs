@@ -21,19 +21,26 @@ pub fn pod_ingress(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn try_pod_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReason> {
-    // For a slice pod...
+    // For a slice pod that its slice guards...
     let Some(endpoint) = identity::pod_behind(packet.ifindex()) else {
         return Ok(Verdict::Untouched);
     };
-    // ...by IPv4...
-    let Some(ip) = parse::candidate(packet, ETHERNET_BYTES) else {
-        return Ok(Verdict::Untouched);
-    };
-    // ...which its slice guards, from anyone but the node itself (kubelet probes).
-    if !outside::is_guarded(packet, endpoint, &ip) {
+    if !outside::is_isolated(endpoint) {
         return Ok(Verdict::Untouched);
     }
     trace.slice = endpoint.slice;
+    // ...by IPv4; a tagged frame may hide it: the pod's stack takes priority tags off.
+    if parse::is_tagged(packet) {
+        return Err(DropReason::Isolated);
+    }
+    if !parse::is_untagged_ipv4(packet) {
+        return Ok(Verdict::Untouched);
+    }
+    let ip = parse::header(packet, ETHERNET_BYTES).ok_or(DropReason::Malformed)?;
+    // From anyone but the node itself (kubelet probes).
+    if !outside::is_guarded(packet, endpoint, &ip) {
+        return Ok(Verdict::Untouched);
+    }
     ip.check(packet.len().saturating_sub(ETHERNET_BYTES))?;
     // It answers the pod, or it tells the pod what became of its own packet.
     match parse::transport(packet, ip, ETHERNET_BYTES) {

@@ -5,7 +5,6 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
 use slice_common::layout::Direction;
-use slice_common::wire::ETHERNET_BYTES;
 
 use crate::maps;
 use crate::packet::Packet;
@@ -23,9 +22,10 @@ pub fn underlay_ingress(context: TcContext) -> i32 {
 #[inline(always)]
 fn try_underlay_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReason> {
     // IPv4 for this node's tunnel port; everything else is the host's.
-    let (Some(outer), Some(settings)) =
-        (parse::candidate(packet, ETHERNET_BYTES), maps::settings())
-    else {
+    let Some(outer) = parse::candidate(packet) else {
+        return Ok(Verdict::Untouched);
+    };
+    let Some(settings) = maps::settings() else {
         return Ok(Verdict::Untouched);
     };
     if !tunnel::is_ours(packet, &outer, &settings) {

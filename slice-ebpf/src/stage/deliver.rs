@@ -21,6 +21,7 @@ pub(crate) fn to_pod(packet: Packet, pod: &LocalEndpoint) -> Result<Verdict, Dro
         u16::from_ne_bytes([source[4], source[5]]),
     ];
     packet.store(0, &addresses)?;
+    packet.address_to_receiver();
     Ok(Verdict::Redirected(packet.redirect_to_peer(pod.ifindex)))
 }
 

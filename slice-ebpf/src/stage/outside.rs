@@ -4,16 +4,30 @@
 //! pod asked for it. Fragments after the first carry no ports and pass: without the first, which is
 //! judged, they are never put together.
 
+use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
 use slice_common::layout::{Endpoint, ReplyKey};
 use slice_common::policy::{Ground, PacketKind};
 use slice_common::reply;
+use slice_common::wire::ETHERNET_BYTES;
 use slice_common::wire::ipv4::{HEADER_BYTES, Ipv4Header, SOURCE_OFFSET};
 use slice_common::wire::transport::ICMP_HEADER_BYTES;
 
 use crate::packet::Packet;
 use crate::stage::parse::Headers;
 use crate::{maps, replies};
+
+/// Whether a packet to the outside may be noted: the pod's own and sound, or one pod could open the
+/// isolation of another. Later fragments carry no ports.
+#[inline(always)]
+pub(crate) fn may_ask(packet: Packet, endpoint: &Endpoint, ip: &Ipv4Header) -> bool {
+    endpoint.flags & Endpoint::ISOLATED != 0
+        && ip.source() == endpoint.pod_address
+        && !ip.is_later_fragment()
+        && ip
+            .check(packet.len().saturating_sub(ETHERNET_BYTES))
+            .is_ok()
+}
 
 /// Notes what a pod sends to the outside, so that the answer finds its way in.
 #[inline(always)]
@@ -30,13 +44,29 @@ pub(crate) fn remember_question(headers: &Headers) {
     }
 }
 
-/// Whether isolation has a say on this packet at all.
+/// Whether the slice guards this pod at all.
+#[inline(always)]
+pub(crate) fn is_isolated(endpoint: &Endpoint) -> bool {
+    endpoint.flags & Endpoint::ISOLATED != 0
+}
+
+/// Whether isolation has a say on this packet: it is for the pod's address or for everybody, and not
+/// the node's own.
 #[inline(always)]
 pub(crate) fn is_guarded(packet: Packet, endpoint: &Endpoint, ip: &Ipv4Header) -> bool {
-    endpoint.flags & Endpoint::ISOLATED != 0
-        && ip.destination() == endpoint.pod_address
+    (ip.destination() == endpoint.pod_address || is_for_a_group(packet))
         && !ip.is_later_fragment()
         && !is_from_the_node(packet, ip)
+}
+
+/// Broadcast and multicast frames have the lowest bit of their first byte set. Two bytes are loaded,
+/// because LLVM turns the bound of one into a comparison that the verifier does not follow.
+#[inline(always)]
+fn is_for_a_group(packet: Packet) -> bool {
+    match packet.load::<[u8; 2]>(0) {
+        Some([first, _]) => first & 1 == 1,
+        None => true,
+    }
 }
 
 /// The node's own address alone proves nothing: a NodePort's masquerade gives it to strangers.
@@ -65,7 +95,8 @@ pub(crate) fn is_invited(headers: &Headers) -> bool {
     }
 }
 
-/// Lets an ICMP error pass that quotes a packet of the pod.
+/// Lets an ICMP error pass that quotes a packet of the pod to the outside. Nobody outside sees the
+/// pod's packets to its slice, so an error about one of those is made up.
 #[inline(always)]
 pub(crate) fn check_error_quotes_pod(
     packet: Packet,
@@ -75,8 +106,14 @@ pub(crate) fn check_error_quotes_pod(
 ) -> Result<(), DropReason> {
     let quote = ip_offset + ip.header_bytes() + ICMP_HEADER_BYTES;
     packet.make_readable(quote + HEADER_BYTES);
-    match packet.load::<u32>(quote + SOURCE_OFFSET) {
-        Some(word) if word == endpoint.pod_address.network_word() => Ok(()),
-        _ => Err(DropReason::Isolated),
+    let quoted: [u32; 2] = packet
+        .load(quote + SOURCE_OFFSET)
+        .ok_or(DropReason::Isolated)?;
+    let destination = Address::from_network_word(quoted[1]);
+    if quoted[0] != endpoint.pod_address.network_word()
+        || maps::route(endpoint.table, destination).is_some()
+    {
+        return Err(DropReason::Isolated);
     }
+    Ok(())
 }

@@ -3,12 +3,12 @@
 use slice_common::address::Port;
 use slice_common::drop_reason::DropReason;
 use slice_common::policy::PacketKind;
-use slice_common::wire::ETHERTYPE_IPV4;
-use slice_common::wire::ipv4::{HEADER_BYTES_MAX, Ipv4Header};
+use slice_common::wire::ipv4::{HEADER_BYTES, Ipv4Header};
 use slice_common::wire::transport::{
     ICMP, ICMP_HEADER_BYTES, TCP, TCP_HEADER_BYTES, TCP_OFFSET_FLAGS_OFFSET, TcpFlags, Transport,
     UDP, UDP_HEADER_BYTES, icmp_kind,
 };
+use slice_common::wire::{ETHERNET_BYTES, ETHERTYPE_IPV4};
 
 use crate::packet::Packet;
 
@@ -25,14 +25,36 @@ pub(crate) struct Headers {
     pub(crate) gso_bytes: u32,
 }
 
-/// The IPv4 header at `offset` if the packet has one, unchecked: enough to see whose packet it is.
+/// Whether the frame is untagged IPv4: the only kind that our programs carry. A tag would survive a
+/// redirect and choose the VLAN on the other side.
 #[inline(always)]
-pub(crate) fn candidate(packet: Packet, offset: u32) -> Option<Ipv4Header> {
-    if packet.ethertype() != ETHERTYPE_IPV4 {
-        return None;
-    }
-    packet.make_readable(offset + HEADER_BYTES_MAX + TCP_HEADER_BYTES);
+pub(crate) fn is_untagged_ipv4(packet: Packet) -> bool {
+    packet.ethertype() == ETHERTYPE_IPV4 && !packet.has_vlan()
+}
+
+/// Whether the frame has a VLAN tag, taken off already or still in it.
+#[inline(always)]
+pub(crate) fn is_tagged(packet: Packet) -> bool {
+    const TAG_8021Q: u16 = 0x8100u16.to_be();
+    const TAG_8021AD: u16 = 0x88a8u16.to_be();
+    packet.has_vlan() || matches!(packet.ethertype(), TAG_8021Q | TAG_8021AD)
+}
+
+/// The IPv4 header at `offset`, unchecked: enough to see whose packet it is.
+#[inline(always)]
+pub(crate) fn header(packet: Packet, offset: u32) -> Option<Ipv4Header> {
+    packet.make_readable(offset + HEADER_BYTES);
     packet.load(offset)
+}
+
+/// The IPv4 header of an untagged frame.
+#[inline(always)]
+pub(crate) fn candidate(packet: Packet) -> Option<Ipv4Header> {
+    if is_untagged_ipv4(packet) {
+        header(packet, ETHERNET_BYTES)
+    } else {
+        None
+    }
 }
 
 /// Checks and reads a whole packet that will travel inside a slice.
@@ -61,6 +83,7 @@ pub(crate) fn transport(
     ip_offset: u32,
 ) -> Result<Headers, DropReason> {
     let offset = ip_offset + ip.header_bytes();
+    packet.make_readable(offset + TCP_HEADER_BYTES);
     let payload_bytes = ip.total_bytes().saturating_sub(ip.header_bytes());
     let mut tcp = TcpFlags::from_bytes([0, 0]);
     let (kind, ports) = match ip.protocol() {

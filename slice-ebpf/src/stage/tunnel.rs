@@ -32,6 +32,7 @@ pub(crate) fn is_ours(packet: Packet, outer: &Ipv4Header, settings: &Settings) -
         return false;
     }
     let port_offset = ETHERNET_BYTES + outer.header_bytes() + 2;
+    packet.make_readable(port_offset + 2);
     match packet.load::<u16>(port_offset) {
         Some(port) => port == settings.tunnel_port,
         None => false,
@@ -60,7 +61,7 @@ pub(crate) fn read(packet: Packet, outer: &Ipv4Header) -> Result<Vni, DropReason
 /// The inner IPv4 header.
 #[inline(always)]
 pub(crate) fn inner(packet: Packet) -> Result<Ipv4Header, DropReason> {
-    packet.make_readable(INNER_OFFSET + ipv4::HEADER_BYTES_MAX + 20);
+    packet.make_readable(INNER_OFFSET + ipv4::HEADER_BYTES);
     match packet.load::<u16>(INNER_ETHERTYPE_OFFSET) {
         Some(ETHERTYPE_IPV4) => packet.load(INNER_OFFSET).ok_or(DropReason::Malformed),
         Some(_) => Err(DropReason::InnerNotIpv4),

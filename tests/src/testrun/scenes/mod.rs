@@ -53,7 +53,9 @@ pub fn scenes() -> Vec<Scene> {
             echo_request_is_no_answer
             busy_exchange_is_noted_once answer_to_another_port_is_denied;
         outside: connection_begun_by_the_pod_is_answered node_may_reach_its_pods
-            masqueraded_stranger_is_not_the_node
+            masqueraded_stranger_is_not_the_node question_in_anothers_name_is_not_noted
+            neither_broadcast_nor_tag_gets_around_isolation
+            error_about_slice_packet_comes_from_no_stranger
             datagram_from_outside_needs_a_question echo_from_outside_needs_a_question
             echo_request_from_outside_is_no_answer
             error_about_the_pods_own_packet open_slice_lets_strangers_in

@@ -86,6 +86,52 @@ pub(super) fn masqueraded_stranger_is_not_the_node(world: &mut World) -> Result<
         .expect(Expected::dropped(KAFKA.id, DropReason::Isolated))
 }
 
+/// One pod must not be able to open the isolation of another by asking in its name.
+pub(super) fn question_in_anothers_name_is_not_noted(world: &mut World) -> Result<()> {
+    let forged = Ipv4::between([10, 9, 9, 9], STRANGER).udp(Udp::new(5353, 53));
+    let forged = from_pod(&forged);
+    world
+        .send(
+            "forged question",
+            Program::PodEgress,
+            KAFKA_0.device,
+            forged.clone(),
+        )
+        .expect(Expected::untouched(&forged))
+}
+
+/// A frame for everybody reaches the pod as well, and a second tag would hide its packet from us.
+pub(super) fn neither_broadcast_nor_tag_gets_around_isolation(world: &mut World) -> Result<()> {
+    let isolated = || Expected::dropped(KAFKA.id, DropReason::Isolated);
+    let everybody = Ipv4::between(STRANGER, [255; 4]).udp(Udp::new(6000, 6001));
+    let broadcast = everybody.frame([0xff; 6], [0x0a, 0, 0, 0xff, 0, 0]);
+    world
+        .send("broadcast", Program::PodIngress, KAFKA_0.device, broadcast)
+        .expect(isolated())?;
+    let mut tagged = routed(&from_stranger().tcp(Tcp::new(40_000, 8080).syn()));
+    tagged.splice(12..12, [0x81, 0x00, 0x00, 0x00]);
+    world
+        .send("tag", Program::PodIngress, KAFKA_0.device, tagged)
+        .expect(isolated())
+}
+
+/// Nobody outside sees slice packets, so an error about one is made up to shrink the path's MTU.
+pub(super) fn error_about_slice_packet_comes_from_no_stranger(world: &mut World) -> Result<()> {
+    let outside = Ipv4Quote::of(&to_stranger().udp(Udp::new(5353, 53)));
+    passes(
+        world,
+        "about its own packet to the outside",
+        &from_stranger().icmp(Icmp::fragmentation_needed(600, &outside)),
+    )?;
+    let inside = Ipv4::between(KAFKA_0.pod_address, KAFKA_1);
+    let inside = Ipv4Quote::of(&inside.udp(Udp::new(5353, 53)));
+    is_kept_out(
+        world,
+        "about its own packet to the slice",
+        &from_stranger().icmp(Icmp::fragmentation_needed(600, &inside)),
+    )
+}
+
 /// Sends what the pod asks, so that it is noted.
 fn asks(world: &mut World, question: &Ipv4) -> Result<()> {
     world
