@@ -28,7 +28,9 @@ pub fn start(format: Format, programs: bool) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // It would say on stderr that stderr cannot be written, and end the agent by a panic.
+        .log_internal_errors(false);
     match format {
         Format::Text => builder.init(),
         Format::Json => builder.json().init(),

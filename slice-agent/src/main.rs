@@ -22,7 +22,8 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("slice-agent: {error:#}");
+            // `eprintln!` would end in a panic when nobody reads; the exit code says it as well.
+            let _unread = writeln!(std::io::stderr(), "slice-agent: {error:#}");
             ExitCode::FAILURE
         }
     }

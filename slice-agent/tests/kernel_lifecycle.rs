@@ -274,14 +274,20 @@ fn a_missing_bpf_file_system_is_named_with_the_command_that_mounts_it() {
 }
 
 #[test]
-fn uninstall_touches_no_folder_that_is_not_on_a_bpf_file_system() {
+fn uninstall_with_a_wrong_bpf_file_system_removes_nothing_and_says_so() {
     let Some(node) = Node::build() else { return };
     nix::mount::umount(&node.bpffs()).unwrap();
     let file = node.bpffs().join("sliceplane/notes.txt");
     fs::create_dir(file.parent().unwrap()).unwrap();
     fs::write(&file, "mine").unwrap();
-    let done = node.run("uninstall");
-    assert!(done.status.success(), "{}", text(&done));
+    let refused = node.run("uninstall");
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    let told = text(&refused);
+    assert!(
+        told.contains("nothing was removed, because --bpffs must name"),
+        "{told}"
+    );
+    assert!(told.contains("is not a BPF file system"), "{told}");
     assert_eq!(fs::read_to_string(file).unwrap(), "mine");
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rtnetlink::Handle;
 
 use crate::apply::lock::Lock;
@@ -18,16 +18,15 @@ use crate::image::{Attachment, PortOwner};
 /// while its program is on the way out.
 pub async fn uninstall(bpffs: &Path, state_dir: &Path) -> Result<()> {
     capability::check_capabilities()?;
+    // Before anything is removed: with a wrong path the programs would stay and lose their guards.
+    // Elsewhere a folder of that name is somebody else's.
+    capability::check_bpffs(bpffs).context(
+        "nothing was removed, because --bpffs must name the file system that the agent was given",
+    )?;
     let lock = Lock::take(state_dir)?;
     let netlink = netlink::connect()?;
     let pins = Pins::current(bpffs);
-    // Elsewhere a folder of that name is somebody else's.
-    let pinned = capability::check_bpffs(bpffs).is_ok();
-    if pinned {
-        remove_links(&pins)?;
-    } else {
-        tracing::warn!(bpffs = %bpffs.display(), "no BPF file system there, so no pins to remove");
-    }
+    remove_links(&pins)?;
     remove_filters(&netlink, &pins).await?;
     if port_owner::remove(&netlink, PortOwner::INTERFACE).await? {
         tracing::info!(device = PortOwner::INTERFACE, "removed the tunnel device");
@@ -38,9 +37,7 @@ pub async fn uninstall(bpffs: &Path, state_dir: &Path) -> Result<()> {
             "removed the guard routes and their rule"
         );
     }
-    if pinned {
-        remove_tree(pins.root())?;
-    }
+    remove_tree(pins.root())?;
     lock.remove()?;
     tracing::info!("nothing of sliceplane is left on this node");
     Ok(())
