@@ -264,6 +264,24 @@ fn a_second_agent_is_refused_with_the_first_ones_process() {
 }
 
 #[test]
+fn agents_and_uninstalls_with_another_state_directory_are_kept_off_the_same_pins() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.start();
+    let before = links(&node);
+    let elsewhere = node.state_dir().with_file_name("elsewhere");
+    for subcommand in ["agent", "uninstall"] {
+        let refused = node.run_with_state_dir(subcommand, &elsewhere);
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        let pins = node.bpffs().join("sliceplane");
+        let told = format!("another agent or uninstall uses {}", pins.display());
+        assert!(text(&refused).contains(&told), "{}", text(&refused));
+    }
+    assert_eq!(links(&node), before);
+}
+
+#[test]
 fn a_missing_bpf_file_system_is_named_with_the_command_that_mounts_it() {
     let Some(node) = Node::build() else { return };
     nix::mount::umount(&node.bpffs()).unwrap();

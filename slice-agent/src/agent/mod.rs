@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::apply::lock::Lock;
+use crate::apply::lock::{Lock, PinsLock};
 use crate::apply::maps::Maps;
 use crate::apply::netlink::{self, Event};
 use crate::apply::programs::{BpfLog, Mechanism};
@@ -47,6 +47,8 @@ pub async fn run(options: Options) -> Result<()> {
     capability::check_capabilities()?;
     let lock = Lock::take(&options.state_dir)?;
     capability::check_bpffs(&options.bpffs)?;
+    let pins = Pins::current(&options.bpffs);
+    let pins_lock = PinsLock::take(&pins)?;
     let object = ebpf_object::read(options.ebpf_object.as_deref())?;
     let listener = TcpListener::bind(options.listen).await.with_context(|| {
         format!(
@@ -70,11 +72,12 @@ pub async fn run(options: Options) -> Result<()> {
         logging::follow_programs(dataplane.programs_mut().ebpf_mut());
     }
     let status = Status::new(Instant::now());
-    let maps = Maps::new(Pins::current(&options.bpffs));
+    let maps = Maps::new(pins);
     let server = tokio::spawn(http::serve(listener, status.clone(), maps));
     let reconciler = Reconciler::new(dataplane, &options.config, status);
     turn(reconciler, events, &mut signals).await;
     server.abort();
+    drop(pins_lock);
     drop(lock);
     tracing::info!("the agent ends; programs, maps and links stay, and traffic goes on");
     Ok(())

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rtnetlink::Handle;
 
-use crate::apply::lock::Lock;
+use crate::apply::lock::{Lock, PinsLock};
 use crate::apply::pins::{Pins, remove_tree};
 use crate::apply::{clsact, guards, netlink, port_owner, programs};
 use crate::capability;
@@ -24,8 +24,9 @@ pub async fn uninstall(bpffs: &Path, state_dir: &Path) -> Result<()> {
         "nothing was removed, because --bpffs must name the file system that the agent was given",
     )?;
     let lock = Lock::take(state_dir)?;
-    let netlink = netlink::connect()?;
     let pins = Pins::current(bpffs);
+    let pins_lock = PinsLock::take(&pins)?;
+    let netlink = netlink::connect()?;
     remove_links(&pins)?;
     remove_filters(&netlink, &pins).await?;
     if port_owner::remove(&netlink, PortOwner::INTERFACE).await? {
@@ -38,6 +39,7 @@ pub async fn uninstall(bpffs: &Path, state_dir: &Path) -> Result<()> {
         );
     }
     remove_tree(pins.root())?;
+    drop(pins_lock);
     lock.remove()?;
     tracing::info!("nothing of sliceplane is left on this node");
     Ok(())

@@ -1,12 +1,16 @@
-//! One agent per node: an advisory lock on a file that holds the owner's process id.
+//! One agent per node: an advisory lock on a file that holds the owner's process id, and one on the
+//! directory of the pins, which agents with different state directories share.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+
+use super::pins::Pins;
 
 const FILE: &str = "agent.lock";
 
@@ -69,9 +73,61 @@ impl Lock {
     }
 }
 
+/// Held while an agent or an uninstall works on the pins; the kernel frees it with the process.
+#[derive(Debug)]
+pub struct PinsLock {
+    _dir: Flock<File>,
+}
+
+impl PinsLock {
+    /// Takes the lock on the directory of all pins, which is made if it is not there; refused while
+    /// another process has it, whatever its state directory.
+    pub fn take(pins: &Pins) -> Result<Self> {
+        let root = pins.root();
+        fs::create_dir_all(root)
+            .with_context(|| format!("cannot create the pin directory {}", root.display()))?;
+        let dir = File::open(root)
+            .with_context(|| format!("cannot open {} to lock it", root.display()))?;
+        let dir = match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+            Ok(dir) => dir,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(in_use(root)),
+            Err((_, error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", root.display()));
+            }
+        };
+        // An uninstall may have removed the directory after it was opened: that lock keeps nobody out.
+        let locked = dir.metadata().map(|metadata| metadata.ino());
+        let named = fs::metadata(root).map(|metadata| metadata.ino());
+        match (locked, named) {
+            (Ok(locked), Ok(named)) if locked == named => Ok(Self { _dir: dir }),
+            _ => Err(in_use(root)),
+        }
+    }
+}
+
+fn in_use(root: &Path) -> anyhow::Error {
+    anyhow!(
+        "another agent or uninstall uses {}, with another --state-dir; stop it first, or give \
+         another BPF file system with --bpffs",
+        root.display()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pins_belong_to_one_process_at_a_time() {
+        let bpffs = tempfile::tempdir().unwrap();
+        let pins = Pins::current(bpffs.path());
+        let first = PinsLock::take(&pins).unwrap();
+        let message = format!("{:#}", PinsLock::take(&pins).unwrap_err());
+        let expected = format!("another agent or uninstall uses {}", pins.root().display());
+        assert!(message.contains(&expected), "{message}");
+        drop(first);
+        PinsLock::take(&pins).unwrap();
+    }
 
     #[test]
     fn a_second_agent_is_refused_with_the_first_ones_process_id() {

@@ -198,6 +198,12 @@ impl Node {
         self.command(command).output().unwrap()
     }
 
+    /// The same with another state directory.
+    pub(crate) fn run_with_state_dir(&self, command: &str, state_dir: &Path) -> Output {
+        let mut command = self.command_with_state_dir(command, state_dir);
+        command.output().unwrap()
+    }
+
     /// What `slice-agent plan` prints.
     pub(crate) fn plan(&self) -> String {
         let output = self.run("plan");
@@ -248,6 +254,10 @@ impl Node {
     }
 
     fn command(&self, subcommand: &str) -> Command {
+        self.command_with_state_dir(subcommand, &self.state_dir())
+    }
+
+    fn command_with_state_dir(&self, subcommand: &str, state_dir: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_slice-agent"));
         command.arg(subcommand).arg("--bpffs").arg(self.bpffs());
         if subcommand != "uninstall" {
@@ -255,7 +265,7 @@ impl Node {
             command.arg("--ebpf-object").arg(&self.object);
         }
         if subcommand != "plan" {
-            command.arg("--state-dir").arg(self.state_dir());
+            command.arg("--state-dir").arg(state_dir);
         }
         let netns = File::open(Path::new("/run/netns").join(&self.netns)).unwrap();
         // SAFETY: one async-signal-safe system call.
