@@ -219,7 +219,8 @@ pub struct HostFacts {
     pub interfaces: BTreeMap<String, Interface>,
     /// Networks routed by the host other than by a default route: a slice's range must not overlap.
     pub local_networks: BTreeSet<Ipv4Net>,
-    /// Link-layer addresses of pods by pod address, where the host knows them.
+    /// Link-layer addresses of pods by interface (of the pod, or its bridge) and pod address, where
+    /// the host knows them.
     pub neighbours: BTreeMap<(u32, Address), [u8; 6]>,
 }
 
@@ -228,6 +229,8 @@ pub struct Interface {
     pub ifindex: u32,
     pub mtu_bytes: u32,
     pub mac: [u8; 6],
+    /// The bridge (or the like) that the interface is a port of; 0 if none.
+    pub controller_ifindex: u32,
     pub addresses: BTreeSet<Ipv4Net>,
     /// The kind as netlink names it: `veth`, `bridge`, ...; empty for hardware.
     pub kind: String,

@@ -6,6 +6,7 @@ use config_support::{east_1, right};
 use slice_agent::compile::{compile, pods_without_mac};
 use slice_agent::image::HostFacts;
 use slice_agent::model::render;
+use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
 /// What people are told; the same configuration fits the unchanged host.
 fn refusal(change: impl Fn(&mut HostFacts)) -> String {
@@ -101,7 +102,7 @@ fn a_range_overlaps_a_network_of_the_host() {
 }
 
 #[test]
-fn a_pod_that_the_host_never_talked_to_is_named_and_not_delivered_to() {
+fn a_pod_that_the_host_never_talked_to_is_named_and_delivered_to_all_the_same() {
     let mut facts = east_1();
     assert!(pods_without_mac(&right(), &facts).is_empty());
     facts.neighbours.retain(|(ifindex, _), _| *ifindex != 4);
@@ -114,6 +115,34 @@ fn a_pod_that_the_host_never_talked_to_is_named_and_not_delivered_to() {
     assert_eq!(names, ["web-0"]);
     let (image, _) = compile(&configuration, &facts).expect("fits the host");
     assert_eq!(image.endpoints.len(), 2, "both may send");
-    let delivered: Vec<_> = image.local.values().map(|pod| pod.ifindex).collect();
-    assert_eq!(delivered, [3]);
+    let delivered: Vec<_> = image
+        .local
+        .values()
+        .map(|pod| (pod.ifindex, pod.pod_mac))
+        .collect();
+    assert_eq!(
+        delivered,
+        [(3, [2, 0, 0, 0, 1, 10]), (4, INNER_DESTINATION_MAC)]
+    );
+}
+
+#[test]
+fn a_pod_behind_a_bridge_is_known_by_the_bridge() {
+    let mut facts = east_1();
+    let web_0 = facts.interfaces.values_mut().find(|it| it.ifindex == 4);
+    web_0.expect("web-0 is there").controller_ifindex = 9;
+    let of_web_0 = |facts: &HostFacts| {
+        let (image, _) = compile(&right(), facts).expect("fits the host");
+        let mut pods = image.local.into_values();
+        pods.find(|pod| pod.ifindex == 4).map(|pod| pod.pod_mac)
+    };
+    assert_eq!(of_web_0(&facts), Some(INNER_DESTINATION_MAC));
+
+    let on_its_port = facts
+        .neighbours
+        .iter()
+        .find(|((ifindex, _), _)| *ifindex == 4);
+    let ((_, address), mac) = on_its_port.map(|(at, mac)| (*at, *mac)).expect("known");
+    facts.neighbours.insert((9, address), mac);
+    assert_eq!(of_web_0(&facts), Some(mac));
 }

@@ -1,7 +1,7 @@
 //! One look after another: facts, wanted state, observed state, plan, changes.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 
@@ -18,8 +18,6 @@ use crate::plan::{Change, plan};
 
 /// A plan that is not empty after two rounds is being undone by somebody else.
 const ROUNDS_MAX: usize = 2;
-/// Ready waits this long for pods to tell their link-layer addresses; a pod may also be dead.
-const NEIGHBOURS_WAIT: Duration = Duration::from_secs(3);
 
 /// Keeps the kernel as the configuration wants it.
 pub(super) struct Reconciler {
@@ -34,7 +32,6 @@ pub(super) struct Reconciler {
     status: Status,
     /// Whether the last plan was carried out and nothing is left to do.
     converged: bool,
-    wait_for_neighbours_until: Option<Instant>,
     /// The host mismatch reported last, so that it is reported once.
     reported: Vec<ConfigError>,
 }
@@ -50,7 +47,6 @@ impl Reconciler {
             schedule: Schedule::new(Instant::now()),
             status,
             converged: false,
-            wait_for_neighbours_until: None,
             reported: Vec::new(),
         }
     }
@@ -118,10 +114,9 @@ impl Reconciler {
         Ok(())
     }
 
-    /// A packet can only be delivered to a pod whose link-layer address is known: asks for those
-    /// that are not.
+    /// Some sandboxes take only frames with their own link-layer address: asks for those that are
+    /// not known.
     async fn ask_neighbours(&mut self) {
-        let now = Instant::now();
         let mut unknown = 0;
         if let Some(configuration) = &self.accepted {
             for pod in compile::pods_without_mac(configuration, &self.facts) {
@@ -129,22 +124,20 @@ impl Reconciler {
                     continue;
                 };
                 unknown += 1;
+                let asked_by = compile::asked_by(interface);
                 let netlink = self.dataplane.netlink();
-                let asked = host::ask_neighbour(netlink, interface.ifindex, pod.address).await;
+                let asked = host::ask_neighbour(netlink, asked_by, pod.address).await;
                 if let Err(error) = asked {
                     tracing::warn!(pod = %pod.name, interface = %pod.interface, "{error:#}");
                 }
             }
         }
-        self.schedule.asked(unknown > 0, now);
-        if unknown == 0 {
-            self.wait_for_neighbours_until = None;
-        } else if self.wait_for_neighbours_until.is_none() {
-            tracing::info!(
+        self.schedule.asked(unknown > 0, Instant::now());
+        if unknown > 0 {
+            tracing::debug!(
                 pods = unknown,
                 "asking for the link-layer addresses of pods"
             );
-            self.wait_for_neighbours_until = Some(now + NEIGHBOURS_WAIT);
         }
     }
 
@@ -227,11 +220,8 @@ impl Reconciler {
 
     /// Says when the node became ready, or is no longer degraded.
     fn settle(&mut self) {
-        let waiting = self
-            .wait_for_neighbours_until
-            .is_some_and(|until| Instant::now() < until);
         let before = self.status.read();
-        if !self.converged || (waiting && !before.ready) {
+        if !self.converged {
             return;
         }
         if !before.ready {

@@ -68,6 +68,8 @@ impl Schedule {
         };
         if look.is_some() {
             self.pending = None;
+        }
+        if look == Some(Look::Everything) {
             self.resync_at = now + RESYNC;
         }
         look
@@ -144,6 +146,23 @@ mod tests {
         assert_eq!(schedule.due(ms(start, 4_000)), Some(Look::Host));
         schedule.asked(false, ms(start, 4_000));
         assert_eq!(schedule.due(ms(start, 9_000)), None);
+    }
+
+    #[test]
+    fn a_neighbour_that_never_answers_does_not_put_the_look_at_everything_off() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.asked(true, start);
+        let mut looks = Vec::new();
+        for second in 0..=60 {
+            let now = ms(start, second * 1000);
+            if let Some(look) = schedule.due(now) {
+                looks.push(look);
+                schedule.asked(true, now);
+            }
+        }
+        assert_eq!(looks.pop(), Some(Look::Everything));
+        assert_eq!(looks, [Look::Host; 14]);
     }
 
     #[test]

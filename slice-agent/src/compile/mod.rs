@@ -6,4 +6,4 @@ mod policy;
 mod ports;
 mod tables;
 
-pub use tables::{compile, pods_without_mac};
+pub use tables::{asked_by, compile, pods_without_mac};

@@ -8,6 +8,7 @@ use slice_common::layout::{
     Capacity, Encapsulation, Endpoint, LocalEndpoint, LocalKey, Path, PathGroup, Peer, Route,
     RouteKey, RouteKind, Settings, Slice,
 };
+use slice_common::wire::vxlan;
 
 use super::{classes, policy};
 use crate::image::{
@@ -26,8 +27,9 @@ const ENTRY: &str = "0";
 
 /// Compiles a configuration for the host that `facts` describes.
 ///
-/// A pod whose link-layer address the host does not know is left out of `local` (packets to it are
-/// counted as `no_endpoint`): see [`pods_without_mac`].
+/// A pod whose link-layer address the host does not know gets a fixed one: the kernel takes what is
+/// handed to the pod's end of a veth as addressed to it. Only sandboxes that look at frames
+/// themselves (a virtual machine, gVisor) need the real one: see [`pods_without_mac`].
 ///
 /// # Errors
 /// Everything that [`model::validate_against`] refuses, and tables that would not fit the kernel's.
@@ -61,8 +63,7 @@ pub fn compile(
     }
 }
 
-/// The endpoints that packets cannot be delivered to, because the host does not know the pod's
-/// link-layer address (yet).
+/// The endpoints whose link-layer address the host does not know (yet).
 pub fn pods_without_mac<'a>(
     configuration: &'a Validated,
     facts: &HostFacts,
@@ -76,11 +77,20 @@ pub fn pods_without_mac<'a>(
         .collect()
 }
 
+/// Behind a bridge the host talks to the pod by the bridge.
 fn mac(facts: &HostFacts, interface: &Interface, endpoint: &ValidatedEndpoint) -> Option<[u8; 6]> {
     facts
         .neighbours
-        .get(&(interface.ifindex, endpoint.address.into()))
+        .get(&(asked_by(interface), endpoint.address.into()))
         .copied()
+}
+
+/// The interface by which the host would ask for the pod behind `interface`.
+pub fn asked_by(interface: &Interface) -> u32 {
+    match interface.controller_ifindex {
+        0 => interface.ifindex,
+        controller => controller,
+    }
 }
 
 struct Builder<'a> {
@@ -182,23 +192,19 @@ impl Builder<'_> {
             reserved: 0,
         };
         self.image.endpoints.insert(interface.ifindex, value);
-        if let Some(pod_mac) = mac(self.facts, interface, endpoint) {
-            let local = LocalEndpoint {
-                ifindex: interface.ifindex,
-                slice: slice.id.number(),
-                namespace,
-                pod_address,
-                pod_mac,
-                reserved: 0,
-            };
-            self.image.local.insert(
-                LocalKey {
-                    table: TABLE,
-                    address: slice_address,
-                },
-                local,
-            );
-        }
+        let key = LocalKey {
+            table: TABLE,
+            address: slice_address,
+        };
+        let local = LocalEndpoint {
+            ifindex: interface.ifindex,
+            slice: slice.id.number(),
+            namespace,
+            pod_address,
+            pod_mac: mac(self.facts, interface, endpoint).unwrap_or(vxlan::INNER_DESTINATION_MAC),
+            reserved: 0,
+        };
+        self.image.local.insert(key, local);
         for program in [Program::PodEgress, Program::PodIngress] {
             self.attach(&endpoint.interface, interface.ifindex, program);
         }

@@ -15,6 +15,7 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::route::{RouteMessage, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
 use slice_common::address::Address;
+use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
 use crate::apply::guards;
 use crate::apply::netlink::cause;
@@ -76,7 +77,10 @@ pub async fn ask_neighbour(netlink: &Handle, ifindex: u32, address: Ipv4Addr) ->
 
 /// What an earlier agent knew of neighbours, from the maps that it left.
 pub fn neighbours_in(image: &NodeImage) -> HostFacts {
-    let known = image.local.values().filter(|pod| pod.pod_mac != [0; 6]);
+    let known = image
+        .local
+        .values()
+        .filter(|pod| pod.pod_mac != INNER_DESTINATION_MAC);
     HostFacts {
         neighbours: known
             .map(|pod| ((pod.ifindex, pod.pod_address), pod.pod_mac))
@@ -131,6 +135,7 @@ fn interface(link: &LinkMessage) -> (String, Interface) {
             LinkAttribute::Address(bytes) => {
                 interface.mac = bytes.as_slice().try_into().unwrap_or_default();
             }
+            LinkAttribute::Controller(ifindex) => interface.controller_ifindex = *ifindex,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     if let LinkInfo::Kind(kind) = info {

@@ -129,6 +129,7 @@ pub(crate) fn east_1() -> HostFacts {
             ifindex,
             mtu_bytes: 1500,
             mac: [2, 0, 0, 0, 0, ifindex as u8],
+            controller_ifindex: 0,
             addresses: BTreeSet::from([address.parse().expect("a network")]),
             kind: kind.to_owned(),
         };
