@@ -3,9 +3,12 @@
 mod config_support;
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 
 use config_support::{Folder, RIGHT, check, check_text, right};
-use slice_agent::source::file::{BYTES_MAX, Source};
+use nix::sys::stat::Mode;
+use slice_agent::source::file::{BYTES_MAX, DEPTH_MAX, FILES_MAX, Source, VALUES_MAX};
 
 fn refusal(bytes: impl AsRef<[u8]>) -> String {
     check_text(bytes)
@@ -86,7 +89,7 @@ fn a_file_that_is_not_there() {
 fn a_file_that_cannot_be_read() {
     // A dangling link cannot be read by anybody; a mode of 000 can by root.
     let folder = Folder::with(RIGHT);
-    std::os::unix::fs::symlink("/nowhere/at/all", folder.path().join("zz.yaml")).expect("a link");
+    symlink("/nowhere/at/all", folder.path().join("zz.yaml")).expect("a link");
     let message = check(folder.path()).expect_err("an unreadable file");
     assert_eq!(
         message.trim_end(),
@@ -140,9 +143,14 @@ fn a_document_that_is_a_list() {
     );
 }
 
+/// `RIGHT` with a field that costs more than its length shows; the refusal, which comes soon.
+fn refusal_of(field: &str) -> String {
+    refusal(RIGHT.replacen("cluster: east", &format!("cluster: east\n{field}"), 1))
+}
+
 #[test]
 fn aliases_that_explode() {
-    let mut text = String::from("kind: Node\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let one = format!("*a{}", level - 1);
         text.push_str(&format!(
@@ -150,7 +158,130 @@ fn aliases_that_explode() {
             vec![one; 10].join(", ")
         ));
     }
-    assert!(refusal(text).contains("repetition limit exceeded"));
+    let message = refusal_of(&text);
+    let expected = format!("more than {VALUES_MAX} values here, aliases written out");
+    assert!(message.contains(&expected), "{message}");
+    assert!(message.starts_with("node.yaml, line 8: "), "{message}");
+}
+
+#[test]
+fn few_aliases_of_much_text() {
+    let text = format!(
+        "long: &long {}\nlonger: [{}]",
+        "x".repeat(1_000_000),
+        vec!["*long"; 1000].join(", ")
+    );
+    let message = refusal_of(&text);
+    assert!(message.contains("aliases written out"), "{message}");
+}
+
+#[test]
+fn an_alias_of_itself() {
+    let message = refusal_of("cycle: &me [*me]");
+    assert_eq!(
+        message,
+        "node.yaml, line 3: the alias `*me` stands inside what it repeats; write the value out"
+    );
+}
+
+#[test]
+fn an_alias_that_saves_writing_is_fine() {
+    let text = RIGHT
+        .replacen("namespace: web", "namespace: &web web", 1)
+        .replacen("namespace: web", "namespace: *web", 1);
+    assert_eq!(text.matches("*web").count(), 1);
+    check_text(text).unwrap_or_else(|errors| panic!("{errors}"));
+}
+
+#[test]
+fn millions_of_open_brackets_and_dashes() {
+    let expected = format!(
+        "nested deeper than {DEPTH_MAX} levels, which no field needs; check brackets and \
+         indentation there"
+    );
+    for opening in ["[", "{a: ", "{a:\n", "- ", "? ", "a: ["] {
+        let message = refusal(opening.repeat(4_000_000 / opening.len()));
+        assert!(message.ends_with(&expected), "{opening}: {message}");
+    }
+    let nested = |levels| format!("deep: {}{}", "[".repeat(levels), "]".repeat(levels));
+    let message = refusal_of(&nested(DEPTH_MAX));
+    assert!(message.ends_with(&expected), "{message}");
+    let message = refusal_of(&nested(DEPTH_MAX - 1));
+    assert!(message.contains("unknown field `deep`"), "{message}");
+}
+
+#[test]
+fn thousands_of_directives() {
+    let directives: String = (0..200_000)
+        .map(|number| format!("%TAG !t{number}! x\n"))
+        .collect();
+    assert_eq!(
+        refusal(format!("{directives}---\n{RIGHT}")),
+        "node.yaml, line 1: `%TAG` is not supported; remove it, no field needs a tag"
+    );
+}
+
+#[test]
+fn values_are_counted_over_all_files() {
+    let folder = Folder::with(RIGHT);
+    let half = format!("[{}]", "x, ".repeat(VALUES_MAX / 2));
+    folder.write("one.yaml", &half);
+    let message = check(folder.path()).expect_err("no document");
+    assert!(message.contains("has no `kind`"), "{message}");
+    folder.write("two.yaml", &half);
+    let message = check(folder.path()).expect_err("too much");
+    assert!(message.contains("two.yaml, line 1: the configuration holds more than 1000000"));
+}
+
+#[test]
+fn what_is_no_regular_file() {
+    let folder = Folder::with(RIGHT);
+    let at = |name: &str| folder.path().join(name);
+    nix::unistd::mkfifo(&at("fifo.yaml"), Mode::S_IRWXU).expect("a FIFO");
+    let _socket = UnixListener::bind(at("socket.yaml")).expect("a socket");
+    symlink("/dev/zero", at("zero.yaml")).expect("a link");
+    fs::create_dir(at("folder.yaml")).expect("a folder");
+    let expected = |name: &str, kind: &str| {
+        format!("{name}: is {kind}; a regular file with YAML in it is expected, or a link to one\n")
+    };
+    assert_eq!(
+        check(folder.path()).expect_err("four that are no files"),
+        [
+            expected("fifo.yaml", "a FIFO"),
+            expected("folder.yaml", "a folder"),
+            expected("socket.yaml", "a socket"),
+            expected("zero.yaml", "a device"),
+        ]
+        .concat()
+    );
+    assert_eq!(
+        check(&at("fifo.yaml")).expect_err("a FIFO"),
+        expected("fifo.yaml", "a FIFO")
+    );
+}
+
+#[test]
+fn links_as_kubernetes_makes_them() {
+    let folder = Folder::with("");
+    fs::create_dir(folder.path().join("..2026")).expect("a folder");
+    folder.write("..2026/node.yaml", RIGHT);
+    fs::remove_file(folder.file()).expect("removed");
+    symlink("..2026", folder.path().join("..data")).expect("a link");
+    symlink("..data/node.yaml", folder.file()).expect("a link");
+    check(folder.path()).unwrap_or_else(|errors| panic!("{errors}"));
+    check(&folder.file()).unwrap_or_else(|errors| panic!("{errors}"));
+}
+
+#[test]
+fn a_folder_of_too_many_files() {
+    let folder = Folder::with(RIGHT);
+    for number in 0..FILES_MAX {
+        folder.write(&format!("{number}.yaml"), "");
+    }
+    let message = check(folder.path()).expect_err("too many files");
+    let expected = "the folder holds more than 1000 *.yaml and *.yml files; join files, or is it \
+                    another folder?";
+    assert!(message.trim_end().ends_with(expected), "{message}");
 }
 
 #[test]

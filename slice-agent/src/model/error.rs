@@ -90,6 +90,27 @@ pub enum Problem {
     Unreadable(String),
     #[error("has {bytes} bytes or more, the limit is {limit}; is it a configuration file?")]
     TooLarge { bytes: u64, limit: u64 },
+    #[error("is {0}; a regular file with YAML in it is expected, or a link to one")]
+    NotAFile(&'static str),
+    #[error(
+        "the folder holds more than {limit} *.yaml and *.yml files; join files, or is it another \
+         folder?"
+    )]
+    TooManyFiles { limit: usize },
+    #[error(
+        "lists and maps are nested deeper than {limit} levels, which no field needs; check brackets \
+         and indentation there"
+    )]
+    TooDeep { limit: usize },
+    #[error(
+        "the configuration holds more than {limit} values here, aliases written out; use fewer \
+         aliases, or split it over nodes"
+    )]
+    TooManyValues { limit: usize },
+    #[error("the alias `*{0}` stands inside what it repeats; write the value out")]
+    AliasOfItself(String),
+    #[error("`%TAG` is not supported; remove it, no field needs a tag")]
+    TagDirective,
     #[error("the folder holds no *.yaml or *.yml file; put a Node document and its slices there")]
     NoFiles,
     #[error("holds no document; write a document of kind Node and one of kind Slice per slice")]

@@ -1,15 +1,20 @@
 //! A YAML file, or a folder of them.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::budget::Budget;
+pub use super::budget::{DEPTH_MAX, VALUES_MAX};
 use super::yaml;
 use crate::model::unchecked::Document;
 use crate::model::{ConfigError, Place, Problem};
 
 /// The most that is read, of one file and of a folder in all.
 pub const BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The most files that are read of a folder.
+pub const FILES_MAX: usize = 1000;
 
 /// A file, or a folder of `*.yaml` and `*.yml` files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +37,8 @@ impl Source {
     /// because editors and Kubernetes keep half-written ones beside the real.
     ///
     /// # Errors
-    /// Whatever cannot be read, is too large, or is a folder without YAML.
+    /// Whatever cannot be read, is too large or no regular file, or is a folder without YAML or with
+    /// too many files.
     pub fn read(&self) -> Result<Texts, Vec<ConfigError>> {
         let paths = self.paths()?;
         let mut files = Vec::new();
@@ -65,6 +71,10 @@ impl Source {
             if is_yaml(&path) {
                 paths.push(path);
             }
+            if paths.len() > FILES_MAX {
+                let problem = Problem::TooManyFiles { limit: FILES_MAX };
+                return Err(vec![place_of(&self.path).error(problem)]);
+            }
         }
         paths.sort();
         if paths.is_empty() {
@@ -82,10 +92,12 @@ impl Texts {
     pub fn parse(&self) -> Result<Vec<Document>, Vec<ConfigError>> {
         let mut documents = Vec::new();
         let mut errors = Vec::new();
+        let mut budget = Budget::new();
         for (path, bytes) in &self.files {
             yaml::parse(
                 &path.display().to_string(),
                 bytes,
+                &mut budget,
                 &mut documents,
                 &mut errors,
             );
@@ -107,10 +119,16 @@ fn is_yaml(path: &Path) -> bool {
 }
 
 fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, ConfigError> {
+    let unreadable = |error| unreadable(path, &error);
+    // Asked before the file is opened, because opening alone does something to some devices.
+    regular(path, fs::metadata(path).map_err(unreadable)?.file_type())?;
+    let file = open(path).map_err(unreadable)?;
+    // Asked again of what was opened: it may have taken the place of the first.
+    regular(path, file.metadata().map_err(unreadable)?.file_type())?;
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
-        .map_err(|error| unreadable(path, &error))?;
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     let read = bytes.len() as u64;
     if read > limit {
         let problem = Problem::TooLarge {
@@ -122,7 +140,26 @@ fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, ConfigError> {
     Ok(bytes)
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+/// Opening a FIFO waits for a writer, reading some devices waits for ever: not with `O_NONBLOCK`.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+}
+
+fn regular(path: &Path, file_type: FileType) -> Result<(), ConfigError> {
+    let kind = match file_type {
+        regular if regular.is_file() => return Ok(()),
+        folder if folder.is_dir() => "a folder",
+        fifo if fifo.is_fifo() => "a FIFO",
+        socket if socket.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(place_of(path).error(Problem::NotAFile(kind)))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
     place_of(path).error(Problem::Unreadable(error.to_string()))
 }
 

@@ -1,4 +1,6 @@
 //! Where configurations come from.
 
+mod budget;
+mod events;
 pub mod file;
 mod yaml;

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_yaml_ng::{Deserializer, Error, Value};
 
+use super::budget::Budget;
 use crate::model::unchecked::{Content, Document};
 use crate::model::{ConfigError, Place, Problem};
 
@@ -31,6 +32,7 @@ const NOT_YET: &[&str] = &[
 pub(super) fn parse(
     file: &str,
     bytes: &[u8],
+    budget: &mut Budget,
     documents: &mut Vec<Document>,
     errors: &mut Vec<ConfigError>,
 ) {
@@ -47,6 +49,14 @@ pub(super) fn parse(
             return;
         }
     };
+    if let Err((line, problem)) = budget.spend(text) {
+        let place = Place {
+            line,
+            ..whole.clone()
+        };
+        errors.push(place.error(problem));
+        return;
+    }
     let before = documents.len() + errors.len();
     // Once for the kinds, once for the contents: a kind chosen while reading (a tagged enum) would
     // lose the lines of all later mistakes.
