@@ -31,7 +31,11 @@ pub fn configuration() -> String {
          `slice-agent agent --config PATH` reads one YAML file or a folder of `*.yaml` files. \
          Documents are of kind `Node` (exactly one: this host) and `Slice` (one for each slice). \
          Unknown fields are errors. `slice-agent check --config PATH` checks a configuration on \
-         any machine.\n",
+         any machine.\n\n\
+         Regular files and links to them are read, up to 1000 files and 16 MiB together, nested up \
+         to 32 levels. The agent follows changes: it takes what two reads 150 ms apart agree on, \
+         and of files that are written without a pause what is there every 5 seconds. A finished \
+         file that is renamed into its place is never taken by half.\n",
     );
     for object in OBJECTS {
         let _ = write!(

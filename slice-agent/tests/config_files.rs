@@ -3,11 +3,16 @@
 mod config_support;
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use config_support::{Folder, RIGHT, check, check_text, right};
 use nix::sys::stat::Mode;
+use slice_agent::agent::config::Watched;
+use slice_agent::model::{ConfigError, Validated};
 use slice_agent::source::file::{BYTES_MAX, DEPTH_MAX, FILES_MAX, Source, VALUES_MAX};
 
 fn refusal(bytes: impl AsRef<[u8]>) -> String {
@@ -298,6 +303,93 @@ fn a_file_of_more_than_16_mib() {
         check(&folder.file()).is_ok(),
         "the other file is small enough"
     );
+}
+
+/// The next answer, polled for.
+fn next(watched: &mut Watched) -> Result<Validated, Vec<ConfigError>> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(answer) = watched.poll() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "no answer within 20 seconds");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Writes the file in place, pod by pod; returns the longest time without a write.
+fn write_slowly(folder: &Folder, lines: &[&str]) -> Duration {
+    let mut file = fs::File::create(folder.file()).expect("an empty file");
+    let mut longest = Duration::ZERO;
+    for line in lines {
+        let start = Instant::now();
+        thread::sleep(Duration::from_millis(40));
+        file.write_all(line.as_bytes()).expect("a written line");
+        longest = longest.max(start.elapsed());
+    }
+    longest
+}
+
+#[test]
+fn a_file_that_is_being_written_is_not_taken_by_half() {
+    // With the slices first, every piece that ends with a line is valid and has fewer peers.
+    let (node, slices) = RIGHT.split_once("---\n").expect("documents");
+    let (head, _) = node.split_once("peers:\n").expect("peers");
+    let mut text = format!("{slices}---\n{head}peers:\n");
+    for number in 1..40 {
+        text.push_str(&format!(
+            "- {{cluster: west, name: w-{number}, underlay: 172.20.2.{number}, blocks: []}}\n"
+        ));
+    }
+    let (first, rest) = text.split_once("- {cluster: west").expect("a peer");
+    let first = format!("{first}- {{cluster: west");
+    let mut lines = vec![first.as_str()];
+    lines.extend(rest.split_inclusive('\n'));
+    check_text(lines[..5].concat()).unwrap_or_else(|errors| panic!("not valid: {errors}"));
+
+    let folder = Folder::with(RIGHT);
+    let mut watched = Watched::new(folder.path());
+    assert_eq!(next(&mut watched).expect("right").node().peers.len(), 2);
+    for _ in 0..20 {
+        let longest = thread::scope(|scope| {
+            let writer = scope.spawn(|| write_slowly(&folder, &lines));
+            let peers = next(&mut watched).map(|seen| seen.node().peers.len());
+            let longest = writer.join().expect("a writer");
+            // A machine that held the writer up for so long proves nothing.
+            if longest < Duration::from_millis(140) {
+                assert_eq!(peers, Ok(39), "taken by half");
+            }
+            longest
+        });
+        if longest < Duration::from_millis(140) {
+            return;
+        }
+        folder.write("node.yaml", RIGHT);
+        while next(&mut watched).map(|seen| seen.node().peers.len()) != Ok(2) {}
+    }
+    panic!("this machine never let a writer write every 140 ms");
+}
+
+#[test]
+fn polling_does_not_wait_for_a_large_configuration() {
+    let folder = Folder::with(format!("huge: [{}]\n---\n{RIGHT}", "x, ".repeat(900_000)));
+    let start = Instant::now();
+    check(folder.path()).expect_err("a document without a kind");
+    let needed = start.elapsed();
+    let mut watched = Watched::new(folder.path());
+    let mut longest = Duration::ZERO;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let start = Instant::now();
+        let answer = watched.poll();
+        longest = longest.max(start.elapsed());
+        if answer.is_some() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no answer within 20 seconds");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(longest < needed / 2, "{longest:?} of {needed:?}");
 }
 
 proptest::proptest! {

@@ -1,45 +1,74 @@
 //! The configuration as the loop sees it: bytes that change, and the state they ask for.
 
 use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::thread;
+use std::time::Instant;
 
 use crate::compile;
 use crate::image::{HostFacts, Names, NodeImage};
 use crate::model::{self, ConfigError, Validated};
 use crate::source::file::{Source, Texts};
+use crate::source::settle::{AGREE, Settling};
 
-/// A configuration that is read again and again.
+type Answer = Result<Validated, Vec<ConfigError>>;
+
+/// A configuration that is read again and again, on a thread of its own: a file system that hangs
+/// or a large configuration keeps nobody else waiting, not even the end of the process.
 pub struct Watched {
-    source: Source,
-    last: Option<Result<Texts, Vec<ConfigError>>>,
+    answers: Receiver<Answer>,
+    forget: Sender<()>,
 }
 
 impl Watched {
     pub fn new(path: &Path) -> Self {
-        Self {
-            source: Source::new(path),
-            last: None,
+        let (answer, answers) = mpsc::channel();
+        let (forget, forgotten) = mpsc::channel();
+        let source = Source::new(path);
+        thread::spawn(move || follow(&source, &forgotten, &answer));
+        Self { answers, forget }
+    }
+
+    /// The newest configuration, if one settled since the last call; never waits.
+    pub fn poll(&mut self) -> Option<Answer> {
+        let mut newest = None;
+        loop {
+            match self.answers.try_recv() {
+                Ok(answer) => newest = Some(answer),
+                Err(TryRecvError::Empty) => return newest,
+                // Without a reader the agent would follow nothing; who started it starts it again.
+                Err(TryRecvError::Disconnected) => panic!("the configuration's reader panicked"),
+            }
         }
     }
 
-    /// Reads the source; `None` when nothing changed since the last call.
-    pub fn poll(&mut self) -> Option<Result<Validated, Vec<ConfigError>>> {
-        let now = self.source.read();
-        if self.last.as_ref() == Some(&now) {
-            return None;
-        }
-        let result = validate(&now);
-        self.last = Some(now);
-        Some(result)
-    }
-
-    /// Makes the next [`Watched::poll`] answer, changed or not.
+    /// Makes a later [`Watched::poll`] answer, changed or not.
     pub fn forget(&mut self) {
-        self.last = None;
+        // A reader that ended is noticed by the next poll.
+        let _ended = self.forget.send(());
+    }
+}
+
+/// Reads, until nobody wants the answers.
+fn follow(source: &Source, forgotten: &Receiver<()>, answers: &Sender<Answer>) {
+    let mut settling = Settling::default();
+    loop {
+        let read = source.read();
+        if let Some(texts) = settling.saw(read, Instant::now())
+            && answers.send(validate(texts)).is_err()
+        {
+            return;
+        }
+        match forgotten.recv_timeout(AGREE) {
+            Ok(()) => settling.forget(),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
     }
 }
 
 /// Reads the source once.
-pub fn read(path: &Path) -> Result<Validated, Vec<ConfigError>> {
+pub fn read(path: &Path) -> Answer {
     validate(&Source::new(path).read())
 }
 
@@ -52,7 +81,7 @@ pub fn wanted(
     compile::compile(configuration, facts)
 }
 
-fn validate(texts: &Result<Texts, Vec<ConfigError>>) -> Result<Validated, Vec<ConfigError>> {
+fn validate(texts: &Result<Texts, Vec<ConfigError>>) -> Answer {
     let documents = texts.as_ref().map_err(Clone::clone)?.parse()?;
     model::validate(&documents)
 }

@@ -3,4 +3,5 @@
 mod budget;
 mod events;
 pub mod file;
+pub mod settle;
 mod yaml;
