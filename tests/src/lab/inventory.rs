@@ -25,6 +25,16 @@ pub struct ClusterSpec {
     pub name: &'static str,
     /// Third octet of the underlay network, counted from 1.
     pub number: u8,
+    pub pod_network: PodNetwork,
+}
+
+/// How nodes of a cluster connect their pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PodNetwork {
+    /// A route to each pod's interface, as Calico does it.
+    Routes,
+    /// One bridge per node with the pods' interfaces as ports, as flannel and kubenet do it.
+    Bridge,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,14 +81,17 @@ pub const CLUSTERS: [ClusterSpec; 3] = [
     ClusterSpec {
         name: "east",
         number: 1,
+        pod_network: PodNetwork::Routes,
     },
     ClusterSpec {
         name: "west",
         number: 2,
+        pod_network: PodNetwork::Routes,
     },
     ClusterSpec {
         name: "edge",
         number: 3,
+        pod_network: PodNetwork::Bridge,
     },
 ];
 

@@ -15,12 +15,16 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::inventory::{CLUSTERS, ClusterSpec, MTU_BYTES, NODES, NodeSpec, PODS, PodSpec};
+use super::inventory::{
+    CLUSTERS, ClusterSpec, MTU_BYTES, NODES, NodeSpec, PODS, PodNetwork, PodSpec,
+};
 use crate::netns::NetNs;
 
 pub(super) const WAN_NAMESPACE: &str = "sl-wan";
 /// What a pod calls its gateway; the node's side of the veth answers for it by proxy ARP.
 const POD_GATEWAY: &str = "169.254.1.1";
+/// The bridge of a node's pods, where the cluster has one.
+const POD_BRIDGE: &str = "cni0";
 /// The bridge's port towards the fabric's router.
 const GATEWAY_PORT: &str = "gw-port";
 /// The relay writes bursts; its device must hold what the kernel sends meanwhile.
@@ -210,6 +214,31 @@ fn configure_node(node: &NodeSpec) -> Result<()> {
             let _ = writeln!(script, "route add {network}/24 via {next_hop} dev nic0");
         }
     }
+    let interfaces: Vec<String> = node.pods().map(PodSpec::host_interface).collect();
+    let gateways = match node.cluster().pod_network {
+        PodNetwork::Routes => {
+            script += &routes_to_pods(node);
+            interfaces
+        }
+        PodNetwork::Bridge => {
+            script += &bridge_of_pods(node, &interfaces);
+            vec![POD_BRIDGE.to_owned()]
+        }
+    };
+    configure(&namespace, Role::Router, &script)?;
+    namespace.enter(|| {
+        gateways
+            .iter()
+            .try_for_each(|name| answer_for_gateway(name))
+    })??;
+    nic::give_real_qdisc(&namespace, &["nic0"])?;
+    nic::steer_receive(&namespace)?;
+    nic::set_offload(&namespace, "nic0", &[("gro", true)])
+}
+
+fn routes_to_pods(node: &NodeSpec) -> String {
+    let underlay = node.underlay();
+    let mut script = String::new();
     for pod in node.pods() {
         let interface = pod.host_interface();
         let _ = writeln!(script, "link set {interface} up");
@@ -220,25 +249,39 @@ fn configure_node(node: &NodeSpec) -> Result<()> {
             );
         }
     }
-    configure(&namespace, Role::Router, &script)?;
-    let interfaces: Vec<String> = node.pods().map(PodSpec::host_interface).collect();
-    namespace.enter(|| {
-        interfaces
-            .iter()
-            .try_for_each(|name| answer_for_gateway(name))
-    })??;
-    nic::give_real_qdisc(&namespace, &["nic0"])?;
-    nic::steer_receive(&namespace)?;
-    nic::set_offload(&namespace, "nic0", &[("gro", true)])
+    script
+}
+
+fn bridge_of_pods(node: &NodeSpec, interfaces: &[String]) -> String {
+    let mut script = format!(
+        "link add {POD_BRIDGE} mtu {MTU_BYTES} type bridge stp_state 0 forward_delay 0\n\
+         link set {POD_BRIDGE} up\n"
+    );
+    for network in [node.pod_network(), node.plain_network()] {
+        let underlay = node.underlay();
+        let _ = writeln!(
+            script,
+            "route add {network}/24 dev {POD_BRIDGE} src {underlay}"
+        );
+    }
+    for interface in interfaces {
+        let _ = writeln!(script, "link set {interface} master {POD_BRIDGE} up");
+    }
+    script
 }
 
 fn configure_pod(pod: &PodSpec) -> Result<()> {
     let namespace = NetNs::open(&pod.namespace())?;
     let (pod_address, plain_address) = (pod.pod_address(), pod.plain_address());
+    let prefix_length = match pod.node().cluster().pod_network {
+        PodNetwork::Routes => 32,
+        // Pods of one node see each other on the bridge.
+        PodNetwork::Bridge => 24,
+    };
     // The pod's own address is the source it sends from; the plain one only answers.
     let script = format!(
-        "link set eth0 up\naddress add {pod_address}/32 dev eth0\n\
-         address add {plain_address}/32 dev eth0\n\
+        "link set eth0 up\naddress add {pod_address}/{prefix_length} dev eth0\n\
+         address add {plain_address}/{prefix_length} dev eth0\n\
          route add {POD_GATEWAY}/32 dev eth0 scope link\n\
          route add 10.200.0.0/14 via {POD_GATEWAY} dev eth0 src {plain_address}\n\
          route add default via {POD_GATEWAY} dev eth0 src {pod_address}\n"
