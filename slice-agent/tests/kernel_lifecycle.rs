@@ -163,7 +163,7 @@ fn a_map_that_is_not_ours_is_noticed_and_replaced_under_the_running_links() {
     node.stop(Signal::SIGKILL);
     let ids = link_ids(&node);
     let stranger: HashMap<MapData, u32, u64> = HashMap::create(8, 0).unwrap();
-    let pin = node.bpffs().join("sliceplane/v1/maps/PEERS");
+    let pin = node.pins().join("maps/PEERS");
     fs::remove_file(&pin).unwrap();
     stranger.pin(&pin).unwrap();
 
@@ -202,7 +202,7 @@ fn no_packet_is_lost_while_agents_die_return_and_replace_damaged_maps() {
         node.start();
     }
     node.stop(Signal::SIGKILL);
-    fs::remove_file(node.bpffs().join("sliceplane/v1/maps/ROUTES")).unwrap();
+    fs::remove_file(node.pins().join("maps/ROUTES")).unwrap();
     node.start();
     assert!(
         node.log().contains("ROUTES is not pinned"),

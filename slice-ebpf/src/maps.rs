@@ -2,7 +2,7 @@
 //! which also says what happens when one is full; the agent compares before it uses a pinned map.
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuHashMap};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuHashMap};
 use aya_ebpf::macros::btf_map;
 use slice_common::address::Address;
 use slice_common::layout::{
@@ -40,10 +40,11 @@ static POLICY: ArrayOfMaps<LpmTrie<PolicyKey, PolicyEntry, { Capacity::POLICY }>
 static CLASSES: ArrayOfMaps<LpmTrie<ClassKey, Class, { Capacity::CLASSES }>, 1> =
     ArrayOfMaps::new();
 
-// Written here; the agent sweeps expired entries out.
+// Written here. Full of what expired is its normal state; an exchange that goes on is looked up and
+// so stays, while the new ones of a pod that floods push each other out.
 
 #[btf_map]
-static REPLIES: HashMap<ReplyKey, u64, { Capacity::REPLIES }> = HashMap::new();
+static REPLIES: LruHashMap<ReplyKey, u64, { Capacity::REPLIES }> = LruHashMap::new();
 
 // Written here, one copy per CPU: a shared counter next to hot state costs ten times as much.
 
@@ -136,14 +137,13 @@ pub(crate) fn reply_expiry_ns(key: &ReplyKey) -> Option<u64> {
         .map(|expiry| unsafe { expiry.read_volatile() })
 }
 
-/// Does nothing when the map is full: the reply is then judged by the rules alone.
 #[inline(always)]
 pub(crate) fn set_reply_expiry(key: &ReplyKey, expiry_ns: u64) {
     match REPLIES.get_ptr_mut(key) {
         // SAFETY: one aligned 64-bit store; a lost race writes nearly the same time.
         Some(slot) => unsafe { slot.write_volatile(expiry_ns) },
         None => {
-            let _full = REPLIES.insert(key, expiry_ns, KEY_ANY);
+            let _no_memory = REPLIES.insert(key, expiry_ns, KEY_ANY);
         }
     }
 }

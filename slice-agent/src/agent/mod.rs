@@ -28,7 +28,6 @@ use status::Status;
 
 /// The configuration is read this often.
 const TURN: Duration = Duration::from_millis(200);
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// How an agent runs.
 #[derive(Clone, Debug)]
@@ -86,8 +85,6 @@ pub async fn run(options: Options) -> Result<()> {
 async fn turn(mut reconciler: Reconciler, mut events: Receiver<Event>, signals: &mut Signals) {
     let mut ticks = interval(TURN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut sweeps = interval(SWEEP);
-    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return,
@@ -104,7 +101,6 @@ async fn turn(mut reconciler: Reconciler, mut events: Receiver<Event>, signals: 
                 reconciler.event(look);
             }
             _ = ticks.tick() => reconciler.turn().await,
-            _ = sweeps.tick() => reconciler.sweep(),
         }
     }
 }

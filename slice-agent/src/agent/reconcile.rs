@@ -9,11 +9,10 @@ use super::config::{self, Watched};
 use super::schedule::{Look, Schedule};
 use super::status::Status;
 use crate::apply::Dataplane;
-use crate::apply::maps::Maps;
 use crate::compile;
 use crate::image::{HostFacts, Names, NodeImage};
 use crate::model::{ConfigError, Validated};
-use crate::observe::{self, counters, host};
+use crate::observe::{self, host};
 use crate::plan::{Change, plan};
 
 /// A plan that is not empty after two rounds is being undone by somebody else.
@@ -81,16 +80,6 @@ impl Reconciler {
             && let Err(error) = self.look(look).await
         {
             self.fail(&format!("{error:#}"));
-        }
-    }
-
-    /// Removes remembered replies that expired.
-    pub(super) fn sweep(&mut self) {
-        let maps = Maps::new(self.dataplane.pins().clone());
-        let swept = counters::kernel_now_ns().and_then(|now| counters::sweep_replies(&maps, now));
-        match swept {
-            Ok((left, removed)) => tracing::debug!(left, removed, "swept expired replies"),
-            Err(error) => tracing::warn!("{error:#}"),
         }
     }
 

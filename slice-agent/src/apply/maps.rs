@@ -81,6 +81,12 @@ fn difference(spec: &MapSpec, info: &MapInfo, path: &Path) -> Result<Option<Stri
             spec.value_bytes,
             spec.capacity,
         ),
+        MapKind::LruHash => (
+            MapType::LruHash,
+            spec.key_bytes,
+            spec.value_bytes,
+            spec.capacity,
+        ),
         MapKind::PerCpuHash => (
             MapType::PerCpuHash,
             spec.key_bytes,

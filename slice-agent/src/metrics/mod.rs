@@ -57,7 +57,7 @@ mod tests {
         render(Snapshot::new(
             &status.read(),
             counters,
-            BTreeMap::from([("REPLIES", 3)]),
+            BTreeMap::from([("DROPS", 3)]),
         ))
         .unwrap()
     }
@@ -86,8 +86,8 @@ mod tests {
             "sliceplane_traffic_bytes_total{slice=\"kafka\",peer_cluster=\"west\",\
              class=\"replication\",direction=\"out\"} 700",
             "sliceplane_drops_total{slice=\"kafka\",reason=\"policy_denied\"} 9",
-            "sliceplane_map_entries{map=\"REPLIES\"} 3",
-            "sliceplane_map_capacity{map=\"REPLIES\"} 65536",
+            "sliceplane_map_entries{map=\"DROPS\"} 3",
+            "sliceplane_map_capacity{map=\"DROPS\"} 16384",
             "sliceplane_config_valid 1",
             "sliceplane_ready 0",
         ] {

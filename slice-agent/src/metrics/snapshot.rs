@@ -7,9 +7,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{
-    Counter, CounterKey, Direction, DropKey, LAYOUT_VERSION, MAPS, ReplyKey,
-};
+use slice_common::layout::{Counter, CounterKey, Direction, DropKey, LAYOUT_VERSION, MAPS};
 
 use super::names::{self, Kind, Metric};
 use crate::agent::status::State;
@@ -41,14 +39,10 @@ impl Snapshot {
             tracing::warn!("the counters are missing from this scrape: {error:#}");
             Counters::default()
         });
-        let mut entries = BTreeMap::from([
+        let entries = BTreeMap::from([
             ("COUNTERS", counters.traffic.len()),
             ("DROPS", counters.drops.len()),
         ]);
-        match count_replies(maps) {
-            Ok(count) => entries.extend([("REPLIES", count)]),
-            Err(error) => tracing::warn!("REPLIES is missing from this scrape: {error:#}"),
-        }
         Self::new(state, counters, entries)
     }
 
@@ -152,19 +146,6 @@ fn encode_value(encoder: &mut MetricEncoder<'_>, kind: Kind, value: u64) -> fmt:
         Kind::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
         Kind::Gauge => encoder.encode_gauge(&value),
     }
-}
-
-fn count_replies(maps: &Maps) -> anyhow::Result<usize> {
-    let most = MAPS
-        .iter()
-        .map(|map| map.capacity)
-        .max()
-        .unwrap_or_default();
-    Ok(maps
-        .hash::<ReplyKey, u64>("REPLIES")?
-        .keys()
-        .take(most)
-        .count())
 }
 
 fn traffic_labels(names: &Names, key: &CounterKey) -> Labels {

@@ -79,6 +79,11 @@ impl Node {
         self.dir.path().join("bpf")
     }
 
+    pub(crate) fn pins(&self) -> PathBuf {
+        let version = slice_common::layout::LAYOUT_VERSION;
+        self.bpffs().join(format!("sliceplane/v{version}"))
+    }
+
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")
     }
@@ -333,7 +338,7 @@ impl Node {
     }
 
     pub(crate) fn link_pins(&self) -> Vec<PathBuf> {
-        slice_agent::apply::pins::entries(&self.bpffs().join("sliceplane/v1/links")).unwrap()
+        slice_agent::apply::pins::entries(&self.pins().join("links")).unwrap()
     }
 }
 

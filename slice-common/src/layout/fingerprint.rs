@@ -1,8 +1,33 @@
-//! One number that changes when any layout does.
+//! One number that changes when any layout does, or the meaning of a number in one.
 
 use super::*;
 
-/// FNV-1a (64 bits) over every layout's shape and every map's name, sizes and capacity.
+/// Numbers that both sides write into the maps or read from them. Drop reasons are not among them: a
+/// new one changes nothing for those who do not know it, and old ones are never reused.
+const NUMBERS: &[u32] = &[
+    Endpoint::ISOLATED,
+    ReplyKey::OUTSIDE,
+    RouteKind::Local.number(),
+    RouteKind::Via.number(),
+    RouteKind::Unreachable.number(),
+    Encapsulation::Vxlan.number(),
+    Direction::Out.number() as u32,
+    Direction::In.number() as u32,
+    Direction::Local.number() as u32,
+    PolicyVerdict::Allow.number(),
+    PolicyVerdict::Deny.number(),
+    PolicyKey::BITS_SLICE,
+    PolicyKey::BITS_NAMESPACES,
+    PolicyKey::BITS_PROTOCOL,
+    PolicyKey::BITS_BEFORE_PORT,
+    PolicyKey::BITS,
+    ClassKey::BITS_SLICE,
+    ClassKey::BITS_PROTOCOL,
+    ClassKey::BITS_BEFORE_PORT,
+    ClassKey::BITS,
+];
+
+/// FNV-1a (64 bits) over every layout's fields, every map, and every number with a meaning.
 pub(super) const fn of_all_layouts() -> u64 {
     let shapes = [
         Endpoint::SHAPE,
@@ -27,7 +52,12 @@ pub(super) const fn of_all_layouts() -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325;
     let mut i = 0;
     while i < shapes.len() {
-        hash = numbers(hash, shapes[i]);
+        hash = shape(hash, &shapes[i]);
+        i += 1;
+    }
+    let mut i = 0;
+    while i < NUMBERS.len() {
+        hash = numbers(hash, &[NUMBERS[i] as usize]);
         i += 1;
     }
     let mut i = 0;
@@ -43,6 +73,18 @@ pub(super) const fn of_all_layouts() -> u64 {
                 map.capacity,
             ],
         );
+        i += 1;
+    }
+    hash
+}
+
+const fn shape(mut hash: u64, shape: &Shape) -> u64 {
+    hash = numbers(hash, &[shape.bytes]);
+    let mut i = 0;
+    while i < shape.fields.len() {
+        let (name, offset, size) = shape.fields[i];
+        hash = bytes(hash, name.as_bytes());
+        hash = numbers(hash, &[offset, size]);
         i += 1;
     }
     hash

@@ -17,7 +17,7 @@ impl Capacity {
     pub const PATHS: usize = 16_384;
     pub const POLICY: usize = 65_536;
     pub const CLASSES: usize = 8192;
-    pub const REPLIES: usize = 65_536;
+    pub const REPLIES: usize = 131_072;
     pub const NODE_ADDRESSES: usize = 1024;
     pub const COUNTERS: usize = 16_384;
     pub const DROPS: usize = 16_384;
@@ -28,6 +28,8 @@ impl Capacity {
 pub enum MapKind {
     Array,
     Hash,
+    /// A hash that makes room for a new entry by giving up one that was not used for long.
+    LruHash,
     PerCpuHash,
     /// An array of one longest-prefix trie, replaced as a whole: the reader sees the old table or the
     /// new one. Sizes are those of the inner trie; its keys start with a 32-bit prefix length.
@@ -39,8 +41,6 @@ pub enum MapKind {
 pub enum Writer {
     Agent,
     Kernel,
-    /// The kernel inserts, the agent removes what expired.
-    KernelAndSweeper,
 }
 
 /// One map.
@@ -158,10 +158,10 @@ pub const MAPS: &[MapSpec] = &[
     ),
     map::<ReplyKey, u64>(
         "REPLIES",
-        MapKind::Hash,
+        MapKind::LruHash,
         Capacity::REPLIES,
-        Writer::KernelAndSweeper,
-        "answers to new UDP and echo exchanges are dropped unless a rule allows them",
+        Writer::Kernel,
+        "the exchange that was silent longest is forgotten",
     ),
     map::<CounterKey, Counter>(
         "COUNTERS",

@@ -21,17 +21,24 @@ pub use policy::{Class, ClassKey, PolicyEntry, PolicyKey, PolicyVerdict};
 
 /// Names the pin directory. Raise it when [`FINGERPRINT`] changes: an agent of another layout then
 /// starts with its own maps instead of misreading these.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// What the layouts of [`LAYOUT_VERSION`] hash to.
-pub const FINGERPRINT: u64 = 16_136_210_274_699_438_842;
+pub const FINGERPRINT: u64 = 9_378_529_318_933_689_965;
 
 // A changed layout fails here, and the compiler's message has the new value: raise LAYOUT_VERSION and
 // put it into FINGERPRINT.
 const _: [(); FINGERPRINT as usize] = [(); fingerprint::of_all_layouts() as usize];
 
-/// Declares a map key or value and refuses implicit padding. Lists size and the offset of each field
-/// for the fingerprint, and marks the type as plain data for aya in user space.
+/// What the fingerprint is made of for one layout.
+pub(crate) struct Shape {
+    bytes: usize,
+    /// Name, offset and size of each field.
+    fields: &'static [(&'static str, usize, usize)],
+}
+
+/// Declares a map key or value and refuses implicit padding. Describes it for the fingerprint, and
+/// marks the type as plain data for aya in user space.
 macro_rules! layout {
     ($(#[$doc:meta])* pub struct $name:ident : $size:literal {
         $($(#[$field_doc:meta])* pub $field:ident : $type:ty,)*
@@ -44,11 +51,14 @@ macro_rules! layout {
         }
 
         impl $name {
-            /// What the fingerprint is made of: size, then offset and size of each field.
-            pub(crate) const SHAPE: &'static [usize] = &[
-                size_of::<Self>(),
-                $(core::mem::offset_of!(Self, $field), size_of::<$type>(),)*
-            ];
+            pub(crate) const SHAPE: crate::layout::Shape = crate::layout::Shape {
+                bytes: size_of::<Self>(),
+                fields: &[$((
+                    stringify!($field),
+                    core::mem::offset_of!(Self, $field),
+                    size_of::<$type>(),
+                ),)*],
+            };
         }
 
         const _: () = assert!(size_of::<$name>() == $size, "size differs from the declared one");

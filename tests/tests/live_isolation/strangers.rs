@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use slice_common::layout::Capacity;
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{Capture, Frame, Mailbox, expect_drops, inject, meet};
 use slice_tests::packet::{Checksum, Icmp, Ipv4, Tcp, Udp, describe_difference};
@@ -28,6 +29,10 @@ pub(crate) const SCENES: &[Scene] = &[
     ),
     ("what_a_pod_sends_outside_arrives_byte_for_byte", untouched),
     ("answers_from_outside_come_back", answers),
+    (
+        "a_pod_that_asks_without_end_keeps_nobodys_answers_out",
+        questions_without_end,
+    ),
     ("the_node_itself_reaches_its_pod", node_itself),
     ("a_stranger_does_not_pass_for_the_node", forged_node_address),
 ];
@@ -83,7 +88,15 @@ fn by_pod_address(lab: &Lab) -> Result<()> {
         &analytics_1.netns,
         (analytics_1.plain_address, 9092),
     )?;
-    kept_out(lab, &stranger, &analytics_1)
+    kept_out(lab, &stranger, &analytics_1)?;
+    // Past the node's stack, as a neighbour on the same bridge.
+    let [kafka_2, stranger] = pods(lab, ["kafka-2", "stranger-2"])?;
+    meet(
+        &stranger.netns,
+        &kafka_2.netns,
+        (kafka_2.plain_address, 9092),
+    )?;
+    kept_out(lab, &stranger, &kafka_2)
 }
 
 fn another_slice(lab: &Lab) -> Result<()> {
@@ -243,6 +256,37 @@ fn answers(lab: &Lab) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+fn questions_without_end(lab: &Lab) -> Result<()> {
+    let [kafka_0, web_0, stranger] = pods(lab, ["kafka-0", "web-0", "stranger-0"])?;
+    let at_stranger = Mailbox::open(&stranger.netns, OPEN_PORT)?;
+    let address = (stranger.pod_address, OPEN_PORT);
+    let exchange = |mailbox: &Mailbox| -> Result<()> {
+        mailbox.send(address, b"a question")?;
+        let (asker, _) = at_stranger.receive()?;
+        at_stranger.send((*asker.ip(), asker.port()), b"an answer")?;
+        same("UDP", &mailbox.receive()?.1, &b"an answer".to_vec())
+    };
+    let lasting = Mailbox::open(&kafka_0.netns, OPEN_PORT)?;
+    exchange(&lasting)?;
+    // More exchanges than the node can remember, all of one pod.
+    let mut questions = 0;
+    for source_port in OPEN_PORT.. {
+        if questions > Capacity::REPLIES + Capacity::REPLIES / 4 {
+            break;
+        }
+        let flood = Mailbox::open(&web_0.netns, source_port)?;
+        for port in (1..=u16::MAX).filter(|port| *port != OPEN_PORT) {
+            flood.send((stranger.pod_address, port), b"?")?;
+            questions += 1;
+            if port % 4096 == 0 {
+                exchange(&lasting)?;
+            }
+        }
+    }
+    exchange(&lasting)?;
+    exchange(&Mailbox::open(&kafka_0.netns, OPEN_PORT + 1)?)
 }
 
 fn node_itself(lab: &Lab) -> Result<()> {
