@@ -91,6 +91,9 @@ async fn print_plan(arguments: PlanArguments) -> Result<()> {
     let observed = observe::node_image(&netlink, &pins, programs::Mechanism::probe()).await?;
     host::remember_neighbours(&mut facts, &host::neighbours_in(&observed));
     let (wanted, names) = refuse(path, config::wanted(&configuration, &facts))?;
+    for (_, missing) in model::missing_interfaces(&configuration, &facts) {
+        let _unread = writeln!(std::io::stderr(), "not planned: {missing}");
+    }
     let changes = plan::plan(&observed, &wanted, &names);
     if changes.is_empty() {
         return print("Nothing to change: this host is as the configuration wants it.\n");

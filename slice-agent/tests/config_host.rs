@@ -5,7 +5,7 @@ mod config_support;
 use config_support::{east_1, right};
 use slice_agent::compile::{compile, pods_without_mac};
 use slice_agent::image::HostFacts;
-use slice_agent::model::render;
+use slice_agent::model::{missing_interfaces, render};
 use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
 /// What people are told; the same configuration fits the unchanged host.
@@ -24,8 +24,25 @@ fn folder_of(file: &str) -> String {
 }
 
 #[test]
-fn an_endpoints_interface_is_not_there() {
-    let message = refusal(|facts| drop(facts.interfaces.remove("p-web-0")));
+fn an_endpoint_whose_interface_is_not_there_is_named_and_alone_left_out() {
+    let (configuration, mut facts) = (right(), east_1());
+    assert!(missing_interfaces(&configuration, &facts).is_empty());
+    let (whole, _) = compile(&configuration, &facts).expect("fits the host");
+    let gone = facts.interfaces.remove("p-web-0").expect("p-web-0");
+
+    let (image, _) = compile(&configuration, &facts).expect("pods come and go");
+
+    let mut expected = whole;
+    expected.endpoints.remove(&gone.ifindex);
+    expected.local.retain(|_, pod| pod.ifindex != gone.ifindex);
+    expected.attachments.retain(|at| at.interface != "p-web-0");
+    assert_eq!(image, expected);
+    let missing = missing_interfaces(&configuration, &facts);
+    let [(endpoint, error)] = missing.as_slice() else {
+        panic!("{missing:?}");
+    };
+    assert_eq!(endpoint.name, "web-0");
+    let message = error.to_string().replace(&folder_of(&error.place.file), "");
     assert_eq!(
         message,
         "node.yaml, document 1, Node east/east-1, endpoints[1].interface: this host has no \

@@ -132,6 +132,68 @@ fn a_changed_configuration_is_followed_and_a_bad_one_changes_nothing() {
 }
 
 #[test]
+fn a_pod_without_an_interface_keeps_nothing_else_waiting_and_is_served_when_it_appears() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    let both = [
+        ("kafka-0", "10.1.1.10", "10.77.0.2"),
+        ("kafka-9", "10.1.1.19", "10.77.0.3"),
+    ];
+    let missing = "endpoints without an interface on this host: 1 (p-kafka-9)";
+    let told = |node: &Node| {
+        let log = node.log();
+        let sentence = "this host has no interface `p-kafka-9`; it has";
+        log.matches(sentence).count()
+    };
+    node.configure(&both);
+    node.open_way("kafka-0", "10.77.0.3");
+
+    node.start();
+
+    assert_eq!(node.links(), LINKS, "the other pod is served");
+    assert_eq!(node.plan(), NOTHING);
+    let readiness = format!("ready, but degraded: {missing}\n");
+    assert_eq!(node.get("/readyz"), readiness);
+    assert_eq!(told(&node), 1);
+    let page = node.get("/metrics");
+    for line in [
+        "sliceplane_config_valid 1\n",
+        "sliceplane_endpoints_without_interface 1\n",
+        "sliceplane_map_entries{map=\"LOCAL\"} 1\n",
+    ] {
+        assert!(page.contains(line), "{line} {page}");
+    }
+    let no_endpoint = "sliceplane_drops_total{slice=\"kafka\",reason=\"no_endpoint\"} 1\n";
+    assert!(!page.contains(no_endpoint), "{page}");
+    let ping = |node: &Node| node.spawn_in_pod("kafka-0", "ping", "-c 1 -W 1 10.77.0.3");
+    ping(&node).wait().unwrap();
+    let page = node.get("/metrics");
+    assert!(page.contains(no_endpoint), "counted: {page}");
+
+    node.add_pod("kafka-9", "10.1.1.19");
+    node.open_way("kafka-9", "10.77.0.2");
+    node.until("the new interface is attached", |node| {
+        node.get("/readyz") == "ready\n" && node.links().len() == 6
+    });
+    node.until("its pod is found", |node| {
+        ping(node).wait().unwrap().success()
+    });
+
+    node.ip("link del p-kafka-9");
+    node.until("the absence is told again", |node| {
+        node.get("/readyz") == readiness && told(node) == 2
+    });
+    let page = node.get("/metrics");
+    for line in [
+        "sliceplane_map_entries{map=\"LOCAL\"} 1\n",
+        "sliceplane_map_entries{map=\"ENDPOINTS\"} 1\n",
+    ] {
+        assert!(page.contains(line), "nothing stale: {line} {page}");
+    }
+}
+
+#[test]
 fn a_pod_interface_that_vanishes_and_comes_back_is_attached_again() {
     let Some(mut node) = Node::build() else {
         return;

@@ -1,5 +1,6 @@
 //! One look after another: facts, wanted state, observed state, plan, changes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use super::status::Status;
 use crate::apply::Dataplane;
 use crate::compile;
 use crate::image::{HostFacts, Names, NodeImage};
-use crate::model::{ConfigError, Validated};
+use crate::model::{self, ConfigError, Validated};
 use crate::observe::{self, host};
 use crate::plan::{Change, plan};
 
@@ -33,6 +34,8 @@ pub(super) struct Reconciler {
     converged: bool,
     /// The host mismatch reported last, so that it is reported once.
     reported: Vec<ConfigError>,
+    /// The interfaces of endpoints that are not there, with the pods' names.
+    missing: BTreeMap<String, String>,
 }
 
 impl Reconciler {
@@ -47,6 +50,7 @@ impl Reconciler {
             status,
             converged: false,
             reported: Vec::new(),
+            missing: BTreeMap::new(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Reconciler {
         let look = match self.watched.poll() {
             Some(Ok(configuration)) => {
                 self.candidate = Some(configuration);
+                self.reported.clear();
                 Some(Look::Everything)
             }
             Some(Err(errors)) => {
@@ -96,6 +101,7 @@ impl Reconciler {
         host::remember_neighbours(&mut facts, &host::neighbours_in(&observed));
         self.facts = facts;
         let wanted = self.wanted();
+        self.note_missing();
         self.ask_neighbours().await;
         if let Some((wanted, names)) = wanted {
             self.converge(observed, &wanted, &names).await?;
@@ -148,7 +154,12 @@ impl Reconciler {
             }
         }
         match config::wanted(self.accepted.as_ref()?, &self.facts) {
-            Ok(wanted) => Some(wanted),
+            Ok(wanted) => {
+                if self.candidate.is_none() {
+                    self.reported.clear();
+                }
+                Some(wanted)
+            }
             Err(errors) => {
                 if errors != self.reported && self.candidate.is_none() {
                     report(&errors);
@@ -160,6 +171,29 @@ impl Reconciler {
                 None
             }
         }
+    }
+
+    /// Says which interfaces of endpoints vanished, and which came (back).
+    fn note_missing(&mut self) {
+        let Some(configuration) = &self.accepted else {
+            return;
+        };
+        let before = std::mem::take(&mut self.missing);
+        for (endpoint, error) in model::missing_interfaces(configuration, &self.facts) {
+            if !before.contains_key(&endpoint.interface) {
+                tracing::warn!(pod = %endpoint.name, "not served until its interface is there: {error}");
+            }
+            let pod = endpoint.name.clone();
+            self.missing.insert(endpoint.interface.clone(), pod);
+        }
+        for (interface, pod) in before {
+            if self.facts.interfaces.contains_key(&interface) {
+                tracing::info!(%pod, %interface, "the interface of the pod is there");
+            }
+        }
+        let count = self.missing.len();
+        self.status
+            .update(|state| state.endpoints_without_interface = count);
     }
 
     async fn converge(
@@ -213,18 +247,38 @@ impl Reconciler {
         if !self.converged {
             return;
         }
-        if !before.ready {
-            tracing::info!(
+        let degraded = self.shortcomings();
+        match (before.ready, &before.degraded, &degraded) {
+            (false, _, None) => tracing::info!(
                 generation = before.generation,
                 "ready: the node is as configured"
-            );
-        } else if before.degraded.is_some() {
-            tracing::info!("no longer degraded: the node is as configured");
+            ),
+            (false, _, Some(why)) => {
+                tracing::warn!(generation = before.generation, "ready, but degraded: {why}")
+            }
+            (true, was, Some(why)) if was.as_ref() != Some(why) => {
+                tracing::warn!("degraded: {why}");
+            }
+            (true, Some(_), None) => {
+                tracing::info!("no longer degraded: the node is as configured");
+            }
+            (true, ..) => {}
         }
         self.status.update(|state| {
             state.ready = true;
-            state.degraded = None;
+            state.degraded = degraded;
         });
+    }
+
+    /// What keeps single pods from being served on a node that is otherwise as configured.
+    fn shortcomings(&self) -> Option<String> {
+        let count = self.missing.len();
+        (count > 0).then(|| {
+            format!(
+                "endpoints without an interface on this host: {count} ({})",
+                model::listed(self.missing.keys().cloned())
+            )
+        })
     }
 
     /// Executes the changes in order, and returns a sentence for each that failed. A pod whose

@@ -22,6 +22,7 @@ pub struct State {
     pub ready: bool,
     /// Why the kernel is not as the configuration wants it, if it is not.
     pub degraded: Option<String>,
+    pub endpoints_without_interface: usize,
     pub names: Names,
     /// Entries of the maps that the agent writes.
     pub map_entries: BTreeMap<&'static str, usize>,
@@ -65,6 +66,7 @@ impl Status {
             apply_errors: 0,
             ready: false,
             degraded: None,
+            endpoints_without_interface: 0,
             names: Names::default(),
             map_entries: BTreeMap::new(),
             last_turn: now,

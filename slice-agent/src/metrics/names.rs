@@ -104,6 +104,11 @@ pub const READY: Metric = gauge(
     &[],
     "1 once a configuration was applied completely since the agent started",
 );
+pub const ENDPOINTS_WITHOUT_INTERFACE: Metric = gauge(
+    "sliceplane_endpoints_without_interface",
+    &[],
+    "Endpoints that are not served because this host has no interface of their name",
+);
 
 /// Every metric, in the order of a scrape.
 pub const METRICS: &[Metric] = &[
@@ -118,6 +123,7 @@ pub const METRICS: &[Metric] = &[
     APPLY_ERRORS,
     DEGRADED,
     READY,
+    ENDPOINTS_WITHOUT_INTERFACE,
 ];
 
 /// The table of all metrics in Markdown, as `slice-agent reference metrics` prints it.

@@ -30,6 +30,7 @@ pub(super) struct Snapshot {
     apply_errors: u64,
     degraded: bool,
     ready: bool,
+    endpoints_without_interface: u64,
 }
 
 impl Snapshot {
@@ -82,6 +83,7 @@ impl Snapshot {
             apply_errors: state.apply_errors,
             degraded: state.degraded.is_some(),
             ready: state.ready,
+            endpoints_without_interface: state.endpoints_without_interface as u64,
         }
     }
 
@@ -107,6 +109,10 @@ impl Snapshot {
             (names::APPLY_ERRORS, one(self.apply_errors)),
             (names::DEGRADED, one(u64::from(self.degraded))),
             (names::READY, one(u64::from(self.ready))),
+            (
+                names::ENDPOINTS_WITHOUT_INTERFACE,
+                one(self.endpoints_without_interface),
+            ),
         ]
     }
 }

@@ -5,7 +5,7 @@ use ipnet::Ipv4Net;
 use super::error::{ConfigError, Problem};
 use super::slice::overlap;
 use super::validate::Findings;
-use super::validated::{Validated, ValidatedNode};
+use super::validated::{Validated, ValidatedEndpoint, ValidatedNode};
 use crate::image::{HostFacts, Interface};
 
 /// As netlink names the kind of a pod's interface.
@@ -16,9 +16,12 @@ const NAMES_MAX: usize = 20;
 
 /// Checks a sound configuration against the host it is for.
 ///
+/// An endpoint whose interface is not there is no mistake, because pods come and go:
+/// [`missing_interfaces`] tells them.
+///
 /// # Errors
-/// Every mismatch: absent interfaces, endpoints that are no veth, an underlay address that is not
-/// on its interface, ranges that the host routes already.
+/// Every mismatch that waiting does not mend: no underlay interface, an underlay address that is not
+/// on it, endpoints that are no veth, ranges that the host routes already.
 pub fn validate_against(
     configuration: &Validated,
     facts: &HostFacts,
@@ -26,12 +29,12 @@ pub fn validate_against(
     let mut found = Findings::default();
     check_underlay(&configuration.node, facts, &mut found);
     for endpoint in &configuration.node.endpoints {
-        let place = endpoint.place.field("interface");
-        let result = interface(facts, &endpoint.interface);
-        if let Some(interface) = found.take(&place, result)
+        let name = &endpoint.interface;
+        if let Some(interface) = facts.interfaces.get(name)
             && interface.kind != VETH
         {
-            found.add(&place, not_a_veth(&endpoint.interface, interface));
+            let place = endpoint.place.field("interface");
+            found.add(&place, not_a_veth(name, interface));
         }
     }
     check_ranges(configuration, facts, &mut found);
@@ -40,6 +43,22 @@ pub fn validate_against(
     } else {
         Err(found.errors)
     }
+}
+
+/// The endpoints that cannot be served until their interface appears, each with a sentence for a
+/// person.
+pub fn missing_interfaces<'a>(
+    configuration: &'a Validated,
+    facts: &HostFacts,
+) -> Vec<(&'a ValidatedEndpoint, ConfigError)> {
+    let endpoints = configuration.node.endpoints.iter();
+    endpoints
+        .filter_map(|endpoint| {
+            let problem = interface(facts, &endpoint.interface).err()?;
+            let place = endpoint.place.field("interface");
+            Some((endpoint, place.error(problem)))
+        })
+        .collect()
 }
 
 fn check_underlay(node: &ValidatedNode, facts: &HostFacts, found: &mut Findings) {
@@ -113,7 +132,8 @@ fn not_a_veth(name: &str, interface: &Interface) -> Problem {
     }
 }
 
-fn listed(names: impl Iterator<Item = String>) -> String {
+/// A list for a sentence; `none` when it is empty, cut when it is long.
+pub(crate) fn listed(names: impl Iterator<Item = String>) -> String {
     let names: Vec<_> = names.collect();
     match names.len() {
         0 => "none".to_owned(),

@@ -13,7 +13,8 @@ mod validate;
 mod validated;
 
 pub use error::{ConfigError, Overlap, Place, Problem, render};
-pub use host::validate_against;
+pub(crate) use host::listed;
+pub use host::{missing_interfaces, validate_against};
 pub(crate) use slice::namespaces;
 pub use validate::validate;
 pub use validated::{
