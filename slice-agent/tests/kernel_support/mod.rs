@@ -216,11 +216,14 @@ impl Node {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Starts the agent and waits until it is ready.
+    /// Starts the agent and waits until it is ready and its pods told their link-layer addresses.
     pub(crate) fn start(&mut self) {
         self.spawn();
         self.until("the agent is ready", |node| {
             node.get("/readyz").starts_with("ready")
+        });
+        self.until("nothing is left to do", |node| {
+            node.plan().starts_with("Nothing to change")
         });
     }
 
