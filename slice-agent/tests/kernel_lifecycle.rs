@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, MapInfo};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, TcAttachType};
+use kernel_support::stranger::{self, Stranger};
 use kernel_support::{Node, text};
 use nix::sys::signal::Signal;
 use slice_agent::apply::tcx::{self, LinkFacts};
@@ -282,6 +285,94 @@ fn no_packet_is_lost_while_agents_die_return_and_replace_damaged_maps() {
         shown.contains("3000 packets transmitted, 3000 received"),
         "{shown}"
     );
+}
+
+#[test]
+fn pins_of_maps_that_vanish_or_are_replaced_are_made_again_without_losing_a_packet() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.add_pod("kafka-9", "10.1.1.19");
+    let both = [
+        ("kafka-0", "10.1.1.10", "10.77.0.2"),
+        ("kafka-9", "10.1.1.19", "10.77.0.3"),
+    ];
+    node.configure(&both);
+    node.open_way("kafka-0", "10.77.0.3");
+    node.open_way("kafka-9", "10.77.0.2");
+    node.start();
+    let maps = node.pins().join("maps");
+    let ids = || -> Vec<u32> {
+        let pins = slice_agent::apply::pins::entries(&maps).unwrap();
+        let id = |pin| Some(MapInfo::from_pin(pin).ok()?.id());
+        pins.iter().filter_map(id).collect()
+    };
+    let before = (ids(), links(&node));
+    let mut ping = node.spawn_in_pod("kafka-0", "ping", "-i 0.002 -c 1000 -W 2 10.77.0.3");
+
+    for pin in slice_agent::apply::pins::entries(&maps).unwrap() {
+        fs::remove_file(pin).unwrap();
+    }
+    let stranger: HashMap<MapData, u32, u64> = HashMap::create(8, 0).unwrap();
+    stranger.pin(maps.join("PEERS")).unwrap();
+    assert_ne!(ids(), before.0);
+    node.hang_up();
+
+    node.until("the pins are there again", |_| ids() == before.0);
+    assert!(
+        ping.try_wait().unwrap().is_none(),
+        "packets were on their way all the time"
+    );
+    assert_eq!(links(&node), before.1);
+    assert_eq!(node.plan(), NOTHING);
+    assert!(node.log().contains("they are pinned again"));
+    let shown = text(&ping.wait_with_output().unwrap());
+    assert!(
+        shown.contains("1000 packets transmitted, 1000 received"),
+        "{shown}"
+    );
+
+    fs::remove_dir_all(node.bpffs().join("sliceplane")).unwrap();
+    node.hang_up();
+    node.until("links that went with their pins are made anew", |node| {
+        node.links().len() == 6 && ids() == before.0 && node.plan() == NOTHING
+    });
+}
+
+#[test]
+fn pinned_links_with_a_strangers_program_or_on_another_hook_are_made_ours() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.start();
+    let before = links(&node);
+    let pin = |name: &str| {
+        let named = |pin: &&PathBuf| pin.to_string_lossy().ends_with(name);
+        before.keys().find(named).unwrap().clone()
+    };
+    let (egress, ingress) = (pin("pod_egress"), pin("pod_ingress"));
+    let mut stranger = Stranger::load(&node);
+    stranger.take_over(&egress);
+    let last = TcAttachOptions::TcxOrder(LinkOrder::last());
+    let mut other = Stranger::load(&node);
+    let elsewhere = other.attach(&node, "p-kafka-0", TcAttachType::Ingress, last);
+    stranger::pin_over(elsewhere, &ingress);
+    node.stop(Signal::SIGKILL);
+
+    let planned = node.plan();
+    for line in [
+        "+ program pod_egress on p-kafka-0\n",
+        "+ program pod_ingress on p-kafka-0\n",
+    ] {
+        assert!(planned.contains(line), "{planned}");
+    }
+    node.start();
+
+    let after = links(&node);
+    assert_eq!(after[&egress].link_id, before[&egress].link_id);
+    assert_ne!(after[&ingress].link_id, before[&ingress].link_id);
+    assert!(!program_ids(&node).contains(&stranger.id()));
+    assert_eq!(node.links(), LINKS);
 }
 
 #[test]

@@ -96,6 +96,7 @@ impl Reconciler {
             self.settle();
             return Ok(());
         }
+        self.dataplane.restore_pins()?;
         self.dataplane.forget_vanished()?;
         let observed = self.observe().await?;
         host::remember_neighbours(&mut facts, &host::neighbours_in(&observed));

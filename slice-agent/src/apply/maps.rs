@@ -48,7 +48,7 @@ pub fn check_layout(pins: &Pins) -> Result<Layout> {
     })
 }
 
-fn pinned_info(path: &Path) -> Result<Option<MapInfo>> {
+pub(super) fn pinned_info(path: &Path) -> Result<Option<MapInfo>> {
     match MapInfo::from_pin(path) {
         Ok(info) => Ok(Some(info)),
         Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {

@@ -156,6 +156,20 @@ impl Dataplane {
         remove_vanished(&self.pins)
     }
 
+    /// Pins maps again whose pins somebody removed or replaced: the programs use them all the time,
+    /// so traffic does not notice, but without pins nothing can be read or changed.
+    pub fn restore_pins(&self) -> Result<()> {
+        let restored = self.programs.restore_pins(&self.pins)?;
+        if !restored.is_empty() {
+            tracing::warn!(
+                maps = %restored.join(", "),
+                dir = %self.pins.maps().display(),
+                "somebody removed or replaced pins of maps; they are pinned again"
+            );
+        }
+        Ok(())
+    }
+
     async fn attach(&mut self, at: &Attachment) -> Result<()> {
         let at = with_ifindex(at)?;
         self.programs.attach(&self.netlink, &self.pins, &at).await?;
@@ -211,7 +225,7 @@ fn remove_vanished(pins: &Pins) -> Result<()> {
     if removed > 0 {
         tracing::info!(
             links = removed,
-            "removed the pins of links whose device is gone"
+            "removed the pins of links whose device is gone, or that are not ours"
         );
     }
     clsact::forget_vanished(pins, &programs::interfaces()?)

@@ -1,6 +1,6 @@
 //! The programs in the kernel: loaded once per start, then put on hooks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
@@ -8,7 +8,7 @@ use aya::{Ebpf, EbpfLoader};
 use rtnetlink::Handle;
 use slice_common::layout::MAPS;
 
-use super::maps::{Layout, Maps, check_layout};
+use super::maps::{Layout, Maps, check_layout, pinned_info};
 use super::pins::Pins;
 use super::{clsact, tcx};
 use crate::capability;
@@ -62,6 +62,8 @@ impl BpfLog {
 pub struct Programs {
     ebpf: Ebpf,
     mechanism: Mechanism,
+    /// The kernel's numbers of the maps that the programs use, by name.
+    map_ids: BTreeMap<&'static str, u32>,
 }
 
 impl Programs {
@@ -87,7 +89,36 @@ impl Programs {
         for program in Program::ALL {
             load_one(&mut ebpf, program)?;
         }
-        Ok(Self { ebpf, mechanism })
+        let mut map_ids = BTreeMap::new();
+        for spec in MAPS {
+            let info = pinned_info(&pins.map(spec.name))?;
+            map_ids.extend(info.map(|info| (spec.name, info.id())));
+        }
+        Ok(Self {
+            ebpf,
+            mechanism,
+            map_ids,
+        })
+    }
+
+    /// Pins the maps of the programs again where a pin vanished or leads elsewhere; returns which.
+    pub fn restore_pins(&self, pins: &Pins) -> Result<Vec<&'static str>> {
+        pins.create()?;
+        let mut restored = Vec::new();
+        for (name, id) in &self.map_ids {
+            let pin = pins.map(name);
+            if pinned_info(&pin)?.is_some_and(|info| info.id() == *id) {
+                continue;
+            }
+            let Some(map) = self.ebpf.map(name) else {
+                bail!("the pin of the map {name} is gone, and the map as well; restart the agent");
+            };
+            tcx::remove(&pin)?;
+            map.pin(&pin)
+                .with_context(|| format!("cannot pin the map {name} as {}", pin.display()))?;
+            restored.push(*name);
+        }
+        Ok(restored)
     }
 
     pub fn mechanism(&self) -> Mechanism {
@@ -143,25 +174,30 @@ impl Programs {
     }
 }
 
-/// Where programs that use the pinned maps are attached.
+/// Where our programs are attached: those of our names that use the pinned maps.
 pub async fn attachments(
     mechanism: Mechanism,
     netlink: &Handle,
     pins: &Pins,
     interfaces: &BTreeSet<(u32, String)>,
 ) -> Result<BTreeSet<Attachment>> {
+    let ours = programs_on(&Maps::new(pins.clone()).ids()?)?;
     match mechanism {
-        Mechanism::Tcx => tcx_attachments(pins),
-        Mechanism::Clsact => clsact_attachments(netlink, pins, interfaces).await,
+        Mechanism::Tcx => tcx_attachments(pins, &ours),
+        Mechanism::Clsact => clsact_attachments(netlink, &ours, interfaces).await,
     }
 }
 
-fn tcx_attachments(pins: &Pins) -> Result<BTreeSet<Attachment>> {
+/// A pin's name is only a claim: whoever may write it may give its link another program.
+fn tcx_attachments(pins: &Pins, ours: &BTreeMap<u32, String>) -> Result<BTreeSet<Attachment>> {
     let mut found = BTreeSet::new();
     for (pin, at) in pins.pinned_links()? {
         let facts = tcx::facts(&pin)?;
         if let Some((at, facts)) = at.zip(facts)
-            && facts.ifindex == at.ifindex
+            && facts.is_at(&at)
+            && ours
+                .get(&facts.program_id)
+                .is_some_and(|name| has_name(name, at.program))
         {
             found.insert(at);
         }
@@ -169,16 +205,20 @@ fn tcx_attachments(pins: &Pins) -> Result<BTreeSet<Attachment>> {
     Ok(found)
 }
 
+/// The kernel keeps 15 characters of a name (BPF_OBJ_NAME_LEN in include/uapi/linux/bpf.h).
+fn has_name(name: &str, program: Program) -> bool {
+    name.len() == program.name().len().min(15) && program.name().starts_with(name)
+}
+
 async fn clsact_attachments(
     netlink: &Handle,
-    pins: &Pins,
+    ours: &BTreeMap<u32, String>,
     interfaces: &BTreeSet<(u32, String)>,
 ) -> Result<BTreeSet<Attachment>> {
-    let ours = programs_on(&Maps::new(pins.clone()).ids()?)?;
     let mut found = BTreeSet::new();
     for (ifindex, interface) in interfaces {
         for filter in clsact::filters(netlink, *ifindex).await? {
-            if ours.contains(&filter.program_id) {
+            if ours.contains_key(&filter.program_id) {
                 let (ifindex, interface) = (*ifindex, interface.clone());
                 found.insert(Attachment {
                     interface,
@@ -191,9 +231,9 @@ async fn clsact_attachments(
     Ok(found)
 }
 
-/// The kernel's numbers of the programs that use one of these maps.
-fn programs_on(maps: &[u32]) -> Result<BTreeSet<u32>> {
-    let mut found = BTreeSet::new();
+/// The programs that use one of these maps: names by the kernel's numbers.
+fn programs_on(maps: &[u32]) -> Result<BTreeMap<u32, String>> {
+    let mut found = BTreeMap::new();
     for program in loaded_programs() {
         // A program may end while the list is read.
         let Ok(program) = program else { continue };
@@ -201,7 +241,8 @@ fn programs_on(maps: &[u32]) -> Result<BTreeSet<u32>> {
             continue;
         };
         if used.iter().any(|id| maps.contains(id)) {
-            found.insert(program.id());
+            let name = String::from_utf8_lossy(program.name()).into_owned();
+            found.insert(program.id(), name);
         }
     }
     Ok(found)

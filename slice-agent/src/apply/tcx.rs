@@ -13,7 +13,7 @@ use aya::programs::{LinkOrder, MultiProgLink as _, ProgramError, SchedClassifier
 
 use super::clsact::direction;
 use super::pins::Pins;
-use crate::image::Attachment;
+use crate::image::{Attachment, Hook};
 
 /// A link as the kernel describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,14 @@ pub struct LinkFacts {
     pub program_id: u32,
     /// 0 when the device is gone.
     pub ifindex: u32,
+    pub hook: Hook,
+}
+
+impl LinkFacts {
+    /// Whether the link is where the attachment should be; says nothing about its program.
+    pub fn is_at(&self, at: &Attachment) -> bool {
+        self.ifindex == at.ifindex && self.hook == at.program.hook()
+    }
 }
 
 /// Reads the pinned link, or `None` when there is no such pin or it is no TCX link.
@@ -37,7 +45,8 @@ pub fn facts(pin: &Path) -> Result<Option<LinkFacts>> {
 pub fn attach(classifier: &mut SchedClassifier, pins: &Pins, at: &Attachment) -> Result<()> {
     let pin = pins.link(at);
     for old in candidates(pins, at)? {
-        if replace(classifier, &old)? {
+        let in_place = facts(&old)?.is_some_and(|link| link.is_at(at));
+        if in_place && replace(classifier, &old)? {
             if old != pin {
                 fs::rename(&old, &pin).with_context(|| {
                     format!(
@@ -50,6 +59,8 @@ pub fn attach(classifier: &mut SchedClassifier, pins: &Pins, at: &Attachment) ->
             return Ok(());
         }
     }
+    // What has the name is no link of ours.
+    remove(&pin)?;
     attach_anew(classifier, at, &pin)
 }
 
@@ -86,14 +97,12 @@ pub fn remove(pin: &Path) -> Result<()> {
     }
 }
 
-/// Removes pins whose device is gone, and returns how many.
+/// Removes pins whose device is gone, or that are elsewhere than their names say; returns how many.
 pub fn remove_severed(pins: &Pins) -> Result<usize> {
     let mut removed = 0;
     for (pin, at) in pins.pinned_links()? {
         let facts = facts(&pin)?;
-        let alive = at
-            .zip(facts)
-            .is_some_and(|(at, facts)| facts.ifindex == at.ifindex);
+        let alive = at.zip(facts).is_some_and(|(at, facts)| facts.is_at(&at));
         if !alive {
             remove(&pin)?;
             removed += 1;
@@ -181,6 +190,8 @@ struct InfoByFd {
     info: u64,
 }
 
+/// `enum bpf_attach_type` (include/uapi/linux/bpf.h).
+const BPF_TCX_EGRESS: u32 = 47;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 
 /// aya 0.14 does not tell a link's device.
@@ -207,5 +218,9 @@ fn info(link: BorrowedFd<'_>) -> Result<LinkFacts> {
         link_id: info.id,
         program_id: info.program_id,
         ifindex: info.ifindex,
+        hook: match info.attach_type {
+            BPF_TCX_EGRESS => Hook::Egress,
+            _ => Hook::Ingress,
+        },
     })
 }

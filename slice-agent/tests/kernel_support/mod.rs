@@ -1,6 +1,8 @@
 //! One node in network namespaces of its own, with its own BPF file system, and a real agent on it.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod stranger;
+
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -251,6 +253,11 @@ impl Node {
         let mut agent = self.agent.take().unwrap();
         kill(Pid::from_raw(agent.id().cast_signed()), signal).unwrap();
         agent.wait().unwrap().code()
+    }
+
+    /// Makes the agent look at everything, which it does by itself once a minute.
+    pub(crate) fn hang_up(&self) {
+        kill(Pid::from_raw(self.agent_id().cast_signed()), Signal::SIGHUP).unwrap();
     }
 
     pub(crate) fn log(&self) -> String {

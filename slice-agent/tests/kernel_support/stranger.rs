@@ -1,0 +1,61 @@
+//! A program of somebody else, though one of our names: it drops every packet it sees.
+
+use std::fs;
+use std::path::Path;
+
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::{SchedClassifier, TcAttachType};
+use aya::{Ebpf, EbpfLoader};
+
+use super::Node;
+
+pub(crate) const NAME: &str = "tunnel_ingress";
+
+/// The loaded program; what it attached stays until the links that are returned are dropped.
+pub(crate) struct Stranger(Ebpf);
+
+impl Stranger {
+    /// Loads a program of our object, on maps of its own.
+    pub(crate) fn load(node: &Node) -> Self {
+        let mut stranger = Self(EbpfLoader::new().load(&node.object()).unwrap());
+        stranger.program().load().unwrap();
+        stranger
+    }
+
+    pub(crate) fn id(&mut self) -> u32 {
+        self.program().info().unwrap().id()
+    }
+
+    pub(crate) fn attach(
+        &mut self,
+        node: &Node,
+        interface: &str,
+        hook: TcAttachType,
+        options: TcAttachOptions,
+    ) -> SchedClassifierLink {
+        node.inside(|| {
+            let program = self.program();
+            let id = program.attach_with_options(interface, hook, options);
+            program.take_link(id.unwrap()).unwrap()
+        })
+    }
+
+    /// Becomes the program of the link that is pinned there.
+    pub(crate) fn take_over(&mut self, pin: &Path) {
+        let link = FdLink::from(PinnedLink::from_pin(pin).unwrap());
+        let program = self.program();
+        let id = program.attach_to_link(link.try_into().unwrap()).unwrap();
+        drop(program.take_link(id).unwrap());
+    }
+
+    fn program(&mut self) -> &mut SchedClassifier {
+        self.0.program_mut(NAME).unwrap().try_into().unwrap()
+    }
+}
+
+/// Pins the link in the place of another one.
+pub(crate) fn pin_over(link: SchedClassifierLink, pin: &Path) {
+    fs::remove_file(pin).unwrap();
+    FdLink::try_from(link).unwrap().pin(pin).unwrap();
+}
