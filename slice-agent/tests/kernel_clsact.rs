@@ -2,7 +2,10 @@
 
 mod kernel_support;
 
+use aya::programs::tc::{NlOptions, TcAttachOptions};
+use aya::programs::{Link as _, TcAttachType};
 use kernel_support::Node;
+use kernel_support::stranger::Stranger;
 use slice_agent::apply::programs::{BpfLog, Mechanism, attachments, interfaces};
 use slice_agent::apply::{Dataplane, clsact, netlink, pins::Pins};
 use slice_agent::image::{Attachment, Program};
@@ -93,6 +96,34 @@ fn the_qdisc_is_removed_with_our_last_filter_if_it_came_from_us() {
         dataplane.apply(&Change::Detach(at.clone())).await.unwrap();
         assert_eq!(program_id(&at).await, None);
         assert!(node.tc("qdisc show dev p-kafka-0").contains("clsact"));
+    });
+}
+
+#[test]
+fn a_filter_of_somebody_else_before_ours_is_told_and_one_after_it_is_not() {
+    let Some(node) = Node::build() else { return };
+    inside(&node, async || {
+        let at = egress_of_kafka_0();
+        let mut dataplane = start(&node).await;
+        dataplane.apply(&Change::Attach(at.clone())).await.unwrap();
+        let ours = [at].into();
+        let mut stranger = Stranger::load(&node);
+        let mut filter = |priority| {
+            let options = TcAttachOptions::Netlink(NlOptions {
+                priority,
+                handle: 2.into(),
+                classid: None,
+            });
+            stranger.attach(&node, "p-kafka-0", TcAttachType::Ingress, options)
+        };
+        let _after = filter(2);
+        assert_eq!(dataplane.stand_first(&ours).await, [""; 0]);
+        let before = filter(1);
+        let told =
+            ["pod_egress on the ingress of p-kafka-0 by bpf filter tunnel_ingress of priority 1"];
+        assert_eq!(dataplane.stand_first(&ours).await, told);
+        before.detach().unwrap();
+        assert_eq!(dataplane.stand_first(&ours).await, [""; 0]);
     });
 }
 

@@ -376,6 +376,105 @@ fn pinned_links_with_a_strangers_program_or_on_another_hook_are_made_ours() {
 }
 
 #[test]
+fn a_program_that_was_put_before_ours_comes_after_it_again_unless_its_owner_insists() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.add_pod("kafka-9", "10.1.1.19");
+    node.configure(&[
+        ("kafka-0", "10.1.1.10", "10.77.0.2"),
+        ("kafka-9", "10.1.1.19", "10.77.0.3"),
+    ]);
+    node.open_way("kafka-0", "10.77.0.3");
+    node.open_way("kafka-9", "10.77.0.2");
+    node.start();
+    let before = links(&node);
+    let ping = |count: u32| {
+        let arguments = format!("-i 0.002 -c {count} -W 1 10.77.0.3");
+        let ping = node.spawn_in_pod("kafka-0", "ping", &arguments);
+        text(&ping.wait_with_output().unwrap())
+    };
+    let mut stranger = Stranger::load(&node);
+    let mut insist = || {
+        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        stranger.attach(&node, "p-kafka-0", TcAttachType::Ingress, first)
+    };
+    assert!(ping(1).contains("1 received"));
+
+    for moves in 1..=2 {
+        let _strangers = insist();
+        assert!(ping(1).contains("0 received"), "the stranger drops it");
+        node.hang_up();
+        node.until("ours is first again", |node| {
+            let log = node.log();
+            log.matches("pod_egress on the ingress of p-kafka-0 came after program tunnel_ingress")
+                .count()
+                == moves
+        });
+        let shown = ping(200);
+        assert!(shown.contains("200 received"), "{shown}");
+        assert_eq!(node.get("/readyz"), "ready\n");
+    }
+    let after = links(&node);
+    assert!(after.keys().eq(before.keys()), "{after:?}");
+
+    let strangers = insist();
+    node.hang_up();
+    let told = "pod_egress on the ingress of p-kafka-0 by program tunnel_ingress #";
+    node.until("the third time it is told", |node| {
+        let page = node.get("/readyz");
+        page.starts_with("ready, but degraded") && page.contains(told)
+    });
+    assert!(
+        node.get("/metrics")
+            .contains("sliceplane_hooks_preceded 1\n")
+    );
+    assert!(node.log().contains(told));
+    assert_eq!(links(&node), after, "no fight");
+
+    drop(strangers);
+    node.hang_up();
+    node.until("all is well", |node| node.get("/readyz") == "ready\n");
+    assert!(
+        node.get("/metrics")
+            .contains("sliceplane_hooks_preceded 0\n")
+    );
+}
+
+#[test]
+fn no_packet_is_lost_while_our_program_moves_before_another() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.add_pod("kafka-9", "10.1.1.19");
+    node.configure(&[
+        ("kafka-0", "10.1.1.10", "10.77.0.2"),
+        ("kafka-9", "10.1.1.19", "10.77.0.3"),
+    ]);
+    node.open_way("kafka-0", "10.77.0.3");
+    node.open_way("kafka-9", "10.77.0.2");
+    node.start();
+    // It passes slice packets of a pod on: to it, they come from nobody.
+    let mut stranger = Stranger::load_named(&node, "pod_egress");
+    let mut ping = node.spawn_in_pod("kafka-0", "ping", "-i 0.002 -c 1000 -W 2 10.77.0.3");
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let _strangers = stranger.attach(&node, "p-kafka-0", TcAttachType::Ingress, first);
+    node.hang_up();
+    node.until("ours is first again", |node| {
+        node.log().contains("came after program pod_egress")
+    });
+    assert!(
+        ping.try_wait().unwrap().is_none(),
+        "packets were on their way all the time"
+    );
+    let shown = text(&ping.wait_with_output().unwrap());
+    assert!(
+        shown.contains("1000 packets transmitted, 1000 received"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn uninstall_is_refused_while_an_agent_runs_and_then_leaves_nothing() {
     let Some(mut node) = Node::build() else {
         return;

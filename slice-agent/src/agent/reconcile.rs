@@ -1,6 +1,6 @@
 //! One look after another: facts, wanted state, observed state, plan, changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use super::schedule::{Look, Schedule};
 use super::status::Status;
 use crate::apply::Dataplane;
 use crate::compile;
-use crate::image::{HostFacts, Names, NodeImage};
+use crate::image::{Attachment, HostFacts, Names, NodeImage};
 use crate::model::{self, ConfigError, Validated};
 use crate::observe::{self, host};
 use crate::plan::{Change, plan};
@@ -36,6 +36,8 @@ pub(super) struct Reconciler {
     reported: Vec<ConfigError>,
     /// The interfaces of endpoints that are not there, with the pods' names.
     missing: BTreeMap<String, String>,
+    /// The hooks where programs of others run before ours.
+    preceded: Vec<String>,
 }
 
 impl Reconciler {
@@ -51,6 +53,7 @@ impl Reconciler {
             converged: false,
             reported: Vec::new(),
             missing: BTreeMap::new(),
+            preceded: Vec::new(),
         }
     }
 
@@ -208,7 +211,7 @@ impl Reconciler {
             let changes = plan(&observed, wanted, names);
             self.status.update(|state| state.observed(&observed));
             if changes.is_empty() {
-                return self.converged().await;
+                return self.converged(&observed.attachments).await;
             }
             let failures = self.carry_out(&changes).await;
             if let Some(first) = failures.first() {
@@ -221,7 +224,7 @@ impl Reconciler {
         let left = plan(&observed, wanted, names);
         self.status.update(|state| state.observed(&observed));
         match left.first() {
-            None => self.converged().await,
+            None => self.converged(&observed.attachments).await,
             Some(change) => {
                 let text = format!(
                     "{} changes do not last, the first is: {change}; something else on this host \
@@ -234,8 +237,11 @@ impl Reconciler {
         }
     }
 
-    async fn converged(&mut self) -> Result<()> {
+    async fn converged(&mut self, attached: &BTreeSet<Attachment>) -> Result<()> {
         self.dataplane.finish_takeover().await?;
+        self.preceded = self.dataplane.stand_first(attached).await;
+        let count = self.preceded.len();
+        self.status.update(|state| state.hooks_preceded = count);
         self.schedule.succeeded();
         self.converged = true;
         self.settle();
@@ -271,15 +277,25 @@ impl Reconciler {
         });
     }
 
-    /// What keeps single pods from being served on a node that is otherwise as configured.
+    /// What harms single pods or hooks on a node that is otherwise as configured.
     fn shortcomings(&self) -> Option<String> {
-        let count = self.missing.len();
-        (count > 0).then(|| {
-            format!(
-                "endpoints without an interface on this host: {count} ({})",
+        let mut found = Vec::new();
+        if !self.missing.is_empty() {
+            found.push(format!(
+                "endpoints without an interface on this host: {} ({})",
+                self.missing.len(),
                 model::listed(self.missing.keys().cloned())
-            )
-        })
+            ));
+        }
+        if !self.preceded.is_empty() {
+            found.push(format!(
+                "programs that are not ours come before: {} ({}); they may take slice packets, so \
+                 have them attach after ours",
+                self.preceded.len(),
+                model::listed(self.preceded.iter().cloned())
+            ));
+        }
+        (!found.is_empty()).then(|| found.join("; "))
     }
 
     /// Executes the changes in order, and returns a sentence for each that failed. A pod whose

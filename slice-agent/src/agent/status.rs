@@ -23,6 +23,7 @@ pub struct State {
     /// Why the kernel is not as the configuration wants it, if it is not.
     pub degraded: Option<String>,
     pub endpoints_without_interface: usize,
+    pub hooks_preceded: usize,
     pub names: Names,
     /// Entries of the maps that the agent writes.
     pub map_entries: BTreeMap<&'static str, usize>,
@@ -67,6 +68,7 @@ impl Status {
             ready: false,
             degraded: None,
             endpoints_without_interface: 0,
+            hooks_preceded: 0,
             names: Names::default(),
             map_entries: BTreeMap::new(),
             last_turn: now,

@@ -41,6 +41,41 @@ pub async fn filters(netlink: &Handle, ifindex: u32) -> Result<Vec<Filter>> {
     Ok(found)
 }
 
+/// The filters that see packets on this hook before ours, each in words; none where ours is not.
+/// The kernel lists filters in the order in which they run.
+pub async fn before(netlink: &Handle, at: &Attachment) -> Result<Vec<String>> {
+    let mut all = filters_on(netlink, at.ifindex, at.program.hook()).await?;
+    all.retain(|message| !is_in_other_chain(message));
+    let place = all.iter().position(is_ours);
+    let before = &all[..place.unwrap_or(0)];
+    Ok(before.iter().map(in_words).collect())
+}
+
+fn in_words(message: &TcMessage) -> String {
+    let (mut kind, mut name) = (String::new(), String::new());
+    for attribute in &message.attributes {
+        match attribute {
+            TcAttribute::Kind(text) => kind = text.escape_debug().to_string(),
+            TcAttribute::Options(options) => {
+                for option in options {
+                    if let TcOption::Bpf(TcFilterBpfOption::ProgName(text)) = option {
+                        name = format!(" {}", text.escape_debug());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let priority = message.header.info >> 16;
+    format!("{kind} filter{name} of priority {priority}")
+}
+
+/// Only a filter of chain 0 can lead to another chain.
+fn is_in_other_chain(message: &TcMessage) -> bool {
+    let mut attributes = message.attributes.iter();
+    attributes.any(|attribute| matches!(attribute, TcAttribute::Chain(chain) if *chain != 0))
+}
+
 /// Puts the program there, in place of the one it had if there is one: no packet sees none.
 pub async fn attach(
     netlink: &Handle,
@@ -164,25 +199,29 @@ pub fn direction(hook: Hook) -> TcAttachType {
 }
 
 async fn all_filters(netlink: &Handle, ifindex: u32) -> Result<Vec<TcMessage>> {
-    let mut found = Vec::new();
-    for hook in [Hook::Ingress, Hook::Egress] {
-        let mut handle = netlink.traffic_filter(ifindex.cast_signed());
-        let request = match hook {
-            Hook::Ingress => handle.get().ingress(),
-            Hook::Egress => handle.get().egress(),
-        };
-        let listed: Result<Vec<TcMessage>, _> = request.execute().try_collect().await;
-        match listed {
-            Ok(messages) => found.extend(messages),
-            // No such device, or no clsact qdisc on it: no filters.
-            Err(error)
-                if is_absent(&error) || super::netlink::errno(&error) == Some(libc::EINVAL) => {}
-            Err(error) => {
-                return Err(cause(error))
-                    .with_context(|| format!("cannot list the filters of interface #{ifindex}"));
-            }
+    let mut found = filters_on(netlink, ifindex, Hook::Ingress).await?;
+    found.extend(filters_on(netlink, ifindex, Hook::Egress).await?);
+    Ok(found)
+}
+
+async fn filters_on(netlink: &Handle, ifindex: u32, hook: Hook) -> Result<Vec<TcMessage>> {
+    let mut handle = netlink.traffic_filter(ifindex.cast_signed());
+    let request = match hook {
+        Hook::Ingress => handle.get().ingress(),
+        Hook::Egress => handle.get().egress(),
+    };
+    let listed: Result<Vec<TcMessage>, _> = request.execute().try_collect().await;
+    let mut found = match listed {
+        Ok(messages) => messages,
+        // No such device, or no clsact qdisc on it: no filters.
+        Err(error) if is_absent(&error) || super::netlink::errno(&error) == Some(libc::EINVAL) => {
+            Vec::new()
         }
-    }
+        Err(error) => {
+            return Err(cause(error))
+                .with_context(|| format!("cannot list the filters of interface #{ifindex}"));
+        }
+    };
     // The kernel also lists one message per priority, without a filter in it.
     found.retain(|message| u32::from(message.header.handle) != 0);
     Ok(found)

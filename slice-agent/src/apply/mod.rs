@@ -170,6 +170,12 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Puts our programs before those of others; a sentence for each hook where others stay in front.
+    pub async fn stand_first(&mut self, attached: &BTreeSet<Attachment>) -> Vec<String> {
+        let (netlink, pins) = (&self.netlink, &self.pins);
+        self.programs.stand_first(netlink, pins, attached).await
+    }
+
     async fn attach(&mut self, at: &Attachment) -> Result<()> {
         let at = with_ifindex(at)?;
         self.programs.attach(&self.netlink, &self.pins, &at).await?;

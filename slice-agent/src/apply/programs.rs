@@ -12,7 +12,10 @@ use super::maps::{Layout, Maps, check_layout, pinned_info};
 use super::pins::Pins;
 use super::{clsact, tcx};
 use crate::capability;
-use crate::image::{Attachment, Program};
+use crate::image::{Attachment, Hook, Program};
+
+/// Who comes back before us after this many moves wants to be there: no fight.
+const MOVES_MAX: u32 = 2;
 
 /// How programs get onto hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,8 @@ pub struct Programs {
     mechanism: Mechanism,
     /// The kernel's numbers of the maps that the programs use, by name.
     map_ids: BTreeMap<&'static str, u32>,
+    /// How often each program was moved to the front of its hook.
+    moves: BTreeMap<Attachment, u32>,
 }
 
 impl Programs {
@@ -98,6 +103,7 @@ impl Programs {
             ebpf,
             mechanism,
             map_ids,
+            moves: BTreeMap::new(),
         })
     }
 
@@ -156,6 +162,56 @@ impl Programs {
                 at.ifindex
             )
         })
+    }
+
+    /// Puts our programs before those of others where that can be done without a gap; a sentence for
+    /// each hook where others stay in front, from where they may take or change slice packets.
+    pub async fn stand_first(
+        &mut self,
+        netlink: &Handle,
+        pins: &Pins,
+        attached: &BTreeSet<Attachment>,
+    ) -> Vec<String> {
+        self.moves.retain(|at, _| attached.contains(at));
+        let mut preceded = Vec::new();
+        for at in attached {
+            match self.stand_first_at(netlink, pins, at).await {
+                Ok(before) if before.is_empty() => {}
+                Ok(before) => preceded.push(format!("{} by {}", shown(at), before.join(", "))),
+                // The device may be gone by now; if not, the next look tries again.
+                Err(error) => {
+                    tracing::warn!("cannot see who comes first for {}: {error:#}", shown(at));
+                }
+            }
+        }
+        preceded
+    }
+
+    /// Who is before us in the end.
+    async fn stand_first_at(
+        &mut self,
+        netlink: &Handle,
+        pins: &Pins,
+        at: &Attachment,
+    ) -> Result<Vec<String>> {
+        if self.mechanism == Mechanism::Clsact {
+            return clsact::before(netlink, at).await;
+        }
+        let before = tcx::before(pins, at)?;
+        let moves = self.moves.entry(at.clone()).or_default();
+        if before.is_empty() || *moves >= MOVES_MAX {
+            return Ok(before);
+        }
+        *moves += 1;
+        let loaded = classifier(&mut self.ebpf, at.program)?;
+        if loaded.fd().is_ok() {
+            loaded.unload()?;
+        }
+        load_one(&mut self.ebpf, at.program)?;
+        tcx::move_first(classifier(&mut self.ebpf, at.program)?, pins, at)?;
+        let before = before.join(", ");
+        tracing::warn!("{} came after {before}; it is first again", shown(at));
+        tcx::before(pins, at)
     }
 
     pub async fn detach(&self, netlink: &Handle, pins: &Pins, at: &Attachment) -> Result<()> {
@@ -246,6 +302,14 @@ fn programs_on(maps: &[u32]) -> Result<BTreeMap<u32, String>> {
         }
     }
     Ok(found)
+}
+
+fn shown(at: &Attachment) -> String {
+    let hook = match at.program.hook() {
+        Hook::Ingress => "ingress",
+        Hook::Egress => "egress",
+    };
+    format!("{} on the {hook} of {}", at.program.name(), at.interface)
 }
 
 /// Number and name of every interface here.

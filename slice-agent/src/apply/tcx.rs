@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, MultiProgLink as _, ProgramError, SchedClassifier};
+use aya::programs::{LinkOrder, MultiProgLink as _, ProgramError, ProgramInfo, SchedClassifier};
 
 use super::clsact::direction;
 use super::pins::Pins;
@@ -85,6 +85,37 @@ pub fn replace(classifier: &mut SchedClassifier, pin: &Path) -> Result<bool> {
     // Closes a file descriptor; the pin holds the link.
     drop(classifier.take_link(id)?);
     Ok(true)
+}
+
+/// The programs that see packets on this hook before ours, each in words; none where ours is not.
+pub fn before(pins: &Pins, at: &Attachment) -> Result<Vec<String>> {
+    let Some(ours) = facts(&pins.link(at))? else {
+        return Ok(Vec::new());
+    };
+    let hook = direction(at.program.hook());
+    let (_, programs) = SchedClassifier::query_tcx(&at.interface, hook)?;
+    let place = programs
+        .iter()
+        .position(|program| program.id() == ours.program_id);
+    let before = &programs[..place.unwrap_or(0)];
+    Ok(before.iter().map(in_words).collect())
+}
+
+/// Puts the program before all others, and then takes the older link away: no packet sees none, and
+/// some see ours twice, which changes nothing. The kernel takes a program only once per hook, so it
+/// has to be loaded anew.
+pub fn move_first(classifier: &mut SchedClassifier, pins: &Pins, at: &Attachment) -> Result<()> {
+    // Not the name of an attachment, so the next look removes it if this is interrupted.
+    let fresh = pins.links().join("moving");
+    remove(&fresh)?;
+    attach_anew(classifier, at, &fresh)?;
+    let pin = pins.link(at);
+    fs::rename(&fresh, &pin).with_context(|| format!("cannot replace the pin {}", pin.display()))
+}
+
+fn in_words(program: &ProgramInfo) -> String {
+    let name = String::from_utf8_lossy(program.name());
+    format!("program {} #{}", name.escape_debug(), program.id())
 }
 
 /// Removes a pin, and with it the link; one that is gone is fine.

@@ -109,6 +109,11 @@ pub const ENDPOINTS_WITHOUT_INTERFACE: Metric = gauge(
     &[],
     "Endpoints that are not served because this host has no interface of their name",
 );
+pub const HOOKS_PRECEDED: Metric = gauge(
+    "sliceplane_hooks_preceded",
+    &[],
+    "Hooks on which a program of somebody else runs before ours and may take its packets",
+);
 
 /// Every metric, in the order of a scrape.
 pub const METRICS: &[Metric] = &[
@@ -124,6 +129,7 @@ pub const METRICS: &[Metric] = &[
     DEGRADED,
     READY,
     ENDPOINTS_WITHOUT_INTERFACE,
+    HOOKS_PRECEDED,
 ];
 
 /// The table of all metrics in Markdown, as `slice-agent reference metrics` prints it.

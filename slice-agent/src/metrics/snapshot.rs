@@ -31,6 +31,7 @@ pub(super) struct Snapshot {
     degraded: bool,
     ready: bool,
     endpoints_without_interface: u64,
+    hooks_preceded: u64,
 }
 
 impl Snapshot {
@@ -84,6 +85,7 @@ impl Snapshot {
             degraded: state.degraded.is_some(),
             ready: state.ready,
             endpoints_without_interface: state.endpoints_without_interface as u64,
+            hooks_preceded: state.hooks_preceded as u64,
         }
     }
 
@@ -113,6 +115,7 @@ impl Snapshot {
                 names::ENDPOINTS_WITHOUT_INTERFACE,
                 one(self.endpoints_without_interface),
             ),
+            (names::HOOKS_PRECEDED, one(self.hooks_preceded)),
         ]
     }
 }

@@ -1,4 +1,4 @@
-//! A program of somebody else, though one of our names: it drops every packet it sees.
+//! A program of somebody else, though it has one of our names.
 
 use std::fs;
 use std::path::Path;
@@ -10,15 +10,22 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::Node;
 
-pub(crate) const NAME: &str = "tunnel_ingress";
-
 /// The loaded program; what it attached stays until the links that are returned are dropped.
-pub(crate) struct Stranger(Ebpf);
+pub(crate) struct Stranger {
+    ebpf: Ebpf,
+    name: &'static str,
+}
 
 impl Stranger {
-    /// Loads a program of our object, on maps of its own.
+    /// Loads a program that drops every packet.
     pub(crate) fn load(node: &Node) -> Self {
-        let mut stranger = Self(EbpfLoader::new().load(&node.object()).unwrap());
+        Self::load_named(node, "tunnel_ingress")
+    }
+
+    /// Loads a program of our object, on maps of its own, which are empty.
+    pub(crate) fn load_named(node: &Node, name: &'static str) -> Self {
+        let ebpf = EbpfLoader::new().load(&node.object()).unwrap();
+        let mut stranger = Self { ebpf, name };
         stranger.program().load().unwrap();
         stranger
     }
@@ -50,7 +57,11 @@ impl Stranger {
     }
 
     fn program(&mut self) -> &mut SchedClassifier {
-        self.0.program_mut(NAME).unwrap().try_into().unwrap()
+        self.ebpf
+            .program_mut(self.name)
+            .unwrap()
+            .try_into()
+            .unwrap()
     }
 }
 
