@@ -24,8 +24,9 @@ use crate::lab::Lab;
 use crate::lab::inventory::SLICES;
 use crate::netns::NetNs;
 
-/// How often drop counters are looked at while a connection hangs.
-const LOOK_MS: u16 = 20;
+/// How often drop counters are looked at while a connection hangs: most drops are counted at once.
+const LOOK_FIRST_MS: u16 = 1;
+const LOOK_MAX_MS: u16 = 20;
 
 /// Drops by (node, slice, reason).
 pub type Drops = BTreeMap<(String, String, String), u64>;
@@ -100,7 +101,7 @@ pub fn drops_at(lab: &Lab, nodes: &[&str]) -> Result<Drops> {
     let mut drops = Drops::new();
     for node in nodes {
         let maps = Maps::new(Pins::current(&lab.node(node)?.bpffs));
-        for (key, count) in counters::read(&maps)?.drops {
+        for (key, count) in counters::drops(&maps)? {
             let slice = slice_name(key.slice);
             let reason = u8::try_from(key.reason)
                 .ok()
@@ -130,10 +131,12 @@ pub fn attempt(
         return Ok(Outcome::Unreachable);
     };
     let deadline = Instant::now() + limit;
+    let mut wait_ms = LOOK_FIRST_MS;
     while Instant::now() < deadline {
-        if let Some(outcome) = answered(&connection)? {
+        if let Some(outcome) = answered(&connection, wait_ms)? {
             return Ok(outcome);
         }
+        wait_ms = (2 * wait_ms).min(LOOK_MAX_MS);
         let counted = increased(&before, &drops()?);
         if !counted.is_empty() {
             return Ok(Outcome::Dropped(counted));
@@ -168,9 +171,9 @@ fn begin(to: SocketAddrV4) -> Result<Begun> {
     }
 }
 
-fn answered(connection: &OwnedFd) -> Result<Option<Outcome>> {
+fn answered(connection: &OwnedFd, wait_ms: u16) -> Result<Option<Outcome>> {
     let mut waiting = [PollFd::new(connection.as_fd(), PollFlags::POLLOUT)];
-    if poll(&mut waiting, PollTimeout::from(LOOK_MS))? == 0 {
+    if poll(&mut waiting, PollTimeout::from(wait_ms))? == 0 {
         return Ok(None);
     }
     Ok(Some(match getsockopt(connection, sockopt::SocketError)? {

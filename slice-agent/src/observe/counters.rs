@@ -19,8 +19,13 @@ pub struct Counters {
 pub fn read(maps: &Maps) -> Result<Counters> {
     Ok(Counters {
         traffic: per_cpu(maps, "COUNTERS", add)?,
-        drops: per_cpu(maps, "DROPS", u64::wrapping_add)?,
+        drops: drops(maps)?,
     })
+}
+
+/// Packets dropped, by slice and reason.
+pub fn drops(maps: &Maps) -> Result<BTreeMap<DropKey, u64>> {
+    per_cpu(maps, "DROPS", u64::wrapping_add)
 }
 
 fn add(a: Counter, b: Counter) -> Counter {
