@@ -16,7 +16,7 @@ use slice_agent::cli::{
 use slice_agent::metrics::names;
 use slice_agent::model::{self, ConfigError};
 use slice_agent::observe::{self, host};
-use slice_agent::{capability, logging, plan, reference};
+use slice_agent::{capability, http, logging, plan, reference};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -65,7 +65,14 @@ fn run_agent(arguments: AgentArguments) -> Result<()> {
         ebpf_object: arguments.ebpf_object.path,
         bpf_log,
     };
-    runtime()?.block_on(agent::run(options))
+    if let Err(error) = http::raise_open_files_limit() {
+        tracing::warn!("{error:#}");
+    }
+    let runtime = runtime()?;
+    let result = runtime.block_on(agent::run(options));
+    // A page that is being written for somebody does not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 fn check(path: &Path) -> Result<()> {

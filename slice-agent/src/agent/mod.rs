@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{MissedTickBehavior, interval};
@@ -26,7 +25,7 @@ use reconcile::Reconciler;
 use schedule::Look;
 use status::Status;
 
-/// The configuration is read this often.
+/// A configuration that settled, and what is due, is looked for this often.
 const TURN: Duration = Duration::from_millis(200);
 
 /// How an agent runs.
@@ -49,12 +48,7 @@ pub async fn run(options: Options) -> Result<()> {
     let pins = Pins::current(&options.bpffs);
     let pins_lock = PinsLock::take(&pins)?;
     let object = ebpf_object::read(options.ebpf_object.as_deref())?;
-    let listener = TcpListener::bind(options.listen).await.with_context(|| {
-        format!(
-            "cannot listen on {}; give another address with --listen",
-            options.listen
-        )
-    })?;
+    let listener = http::listen(options.listen).await?;
     let mut signals = Signals::new()?;
     // Before the first look, so that no change is missed between the two.
     let events = netlink::events()?;
