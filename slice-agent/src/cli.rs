@@ -155,6 +155,11 @@ mod tests {
             .to_string();
         assert!(error.contains("--config <FILE|DIR>"), "{error}");
 
+        let error = Cli::try_parse_from(["slice-agent", "agent", "--config", ""])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("a value is required"), "{error}");
+
         let cli = Cli::try_parse_from(["slice-agent", "agent", "--config", "/etc/slices"]).unwrap();
         let Command::Agent(arguments) = cli.command else {
             panic!("another command: {cli:?}");

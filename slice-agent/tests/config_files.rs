@@ -140,6 +140,35 @@ fn garbage_bytes() {
 }
 
 #[test]
+fn text_in_other_encodings() {
+    let utf16 = |mark: &str| -> Vec<u8> {
+        let text = format!("{mark}{RIGHT}");
+        text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+    };
+    assert_eq!(
+        refusal(utf16("\u{feff}")),
+        "node.yaml: is text in UTF-16; save it as UTF-8"
+    );
+    assert_eq!(
+        refusal(utf16("")),
+        "node.yaml: has a zero byte at offset 1, which no YAML has; save it as UTF-8 text, if it \
+         is text in UTF-16 or UTF-32"
+    );
+    check_text(format!("\u{feff}{RIGHT}")).unwrap_or_else(|errors| panic!("{errors}"));
+}
+
+#[test]
+fn names_and_values_cannot_write_lines_of_their_own() {
+    let folder = Folder::with(RIGHT);
+    folder.write("a\nb\u{1b}[2J.yaml", "kind: \"No\\nde\\e[31m\"\n");
+    assert_eq!(
+        check(folder.path()).expect_err("an unknown kind"),
+        "a\\nb\\u{1b}[2J.yaml, document 1: the kind `No\\nde\\u{1b}[31m` is unknown; write `kind: \
+         Node` or `kind: Slice`\n"
+    );
+}
+
+#[test]
 fn a_document_that_is_a_list() {
     assert_eq!(
         refusal("- one\n- two\n"),

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 /// One mistake and its place.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{place}: {problem}")]
+#[error("{}", on_one_line(.place, .problem))]
 pub struct ConfigError {
     pub place: Place,
     pub problem: Box<Problem>,
@@ -30,6 +30,19 @@ pub struct Place {
 /// Prints all mistakes, one a line, for a person.
 pub fn render(errors: &[ConfigError]) -> String {
     errors.iter().map(|error| format!("{error}\n")).collect()
+}
+
+/// Names and values come from files: what moves a terminal's cursor or starts a log line of its own is
+/// written as an escape.
+fn on_one_line(place: &Place, problem: &Problem) -> String {
+    let mut line = String::new();
+    for letter in format!("{place}: {problem}").chars() {
+        match letter.is_control() {
+            true => line.extend(letter.escape_default()),
+            false => line.push(letter),
+        }
+    }
+    line
 }
 
 impl Place {
@@ -117,6 +130,13 @@ pub enum Problem {
     Empty,
     #[error("is not text in UTF-8 (first bad byte at offset {offset}); is it a YAML file?")]
     NotText { offset: usize },
+    #[error("is text in UTF-16; save it as UTF-8")]
+    Utf16,
+    #[error(
+        "has a zero byte at offset {offset}, which no YAML has; save it as UTF-8 text, if it is \
+         text in UTF-16 or UTF-32"
+    )]
+    ZeroByte { offset: usize },
     #[error("is not YAML: {0}; check indentation, quotes and colons there")]
     NotYaml(String),
     #[error("the document has no `kind`; write `kind: Node` or `kind: Slice` first")]

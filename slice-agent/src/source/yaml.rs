@@ -41,11 +41,10 @@ pub(super) fn parse(
         file: file.clone(),
         ..Place::default()
     };
-    let text = match std::str::from_utf8(bytes) {
+    let text = match text(bytes) {
         Ok(text) => text,
-        Err(error) => {
-            let offset = error.valid_up_to();
-            errors.push(whole.error(Problem::NotText { offset }));
+        Err(problem) => {
+            errors.push(whole.error(problem));
             return;
         }
     };
@@ -89,6 +88,20 @@ pub(super) fn parse(
     }
     if documents.len() + errors.len() == before {
         errors.push(whole.error(Problem::Empty));
+    }
+}
+
+/// The text without the mark that some editors put before UTF-8.
+fn text(bytes: &[u8]) -> Result<&str, Problem> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(Problem::Utf16);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| Problem::NotText {
+        offset: error.valid_up_to(),
+    })?;
+    match text.find('\0') {
+        Some(offset) => Err(Problem::ZeroByte { offset }),
+        None => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
     }
 }
 
