@@ -80,6 +80,7 @@ mod tests {
         head: Duration::from_secs(3600),
         whole: Duration::from_secs(3600),
     };
+    const DEADLINE: Duration = Duration::from_secs(20);
     const HUGE_BYTES: usize = 64 << 20;
 
     /// A server with `/page`, and `/huge` which no socket's buffers hold.
@@ -97,9 +98,15 @@ mod tests {
         let mut stream = TcpStream::connect(address).await.unwrap();
         // The server may answer and close before it read all.
         let _broken = stream.write_all(request.as_bytes()).await;
+        String::from_utf8(until_closed(&mut stream).await).unwrap()
+    }
+
+    /// What comes until the server closes or resets the connection, which it must.
+    async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
         let mut answer = Vec::new();
-        let _reset = stream.read_to_end(&mut answer).await;
-        String::from_utf8(answer).unwrap()
+        let closed = timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+        assert!(closed.is_ok(), "still open after {DEADLINE:?}");
+        answer
     }
 
     async fn page(address: SocketAddr) -> String {
@@ -108,9 +115,12 @@ mod tests {
 
     /// Connections being served: all tasks but the server's own.
     async fn until_served(connections: usize) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + DEADLINE;
         while Handle::current().metrics().num_alive_tasks() != connections + 1 {
-            assert!(Instant::now() < deadline, "not {connections} within 20 s");
+            assert!(
+                Instant::now() < deadline,
+                "not {connections} within {DEADLINE:?}"
+            );
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -127,11 +137,10 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
         assert!(answer.ends_with("a page\n"), "{answer}");
         until_served(PATIENT.connections - 1).await;
-        let mut byte = [0];
         for closed in &mut idle[..1901] {
-            assert!(matches!(closed.read(&mut byte).await, Ok(0) | Err(_)));
+            assert_eq!(until_closed(closed).await, b"");
         }
-        assert!(idle[1901].try_read(&mut byte).is_err(), "still open");
+        assert!(idle[1901].try_read(&mut [0]).is_err(), "closed");
         assert!(page(address).await.ends_with("a page\n"));
     }
 
@@ -145,9 +154,8 @@ mod tests {
         let mut silent = TcpStream::connect(address).await.unwrap();
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET /page HT").await.unwrap();
-        let mut answer = Vec::new();
-        let _reset = silent.read_to_end(&mut answer).await;
-        let _reset = slow.read_to_end(&mut answer).await;
+        assert_eq!(until_closed(&mut silent).await, b"");
+        until_closed(&mut slow).await;
         until_served(0).await;
         assert!(page(address).await.ends_with("a page\n"));
     }
@@ -164,8 +172,7 @@ mod tests {
         stream.write_all(request).await.unwrap();
         until_served(1).await;
         until_served(0).await;
-        let mut answer = Vec::new();
-        let _reset = stream.read_to_end(&mut answer).await;
+        let answer = until_closed(&mut stream).await;
         assert!(answer.starts_with(b"HTTP/1.1 200 OK") && answer.len() < HUGE_BYTES);
     }
 
