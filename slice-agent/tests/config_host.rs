@@ -51,6 +51,18 @@ fn an_endpoint_whose_interface_is_not_there_is_named_and_alone_left_out() {
 }
 
 #[test]
+fn control_characters_in_names_do_not_reach_the_terminal() {
+    let message = refusal(|facts| {
+        let gone = facts.interfaces.remove("nic0").expect("nic0");
+        facts
+            .interfaces
+            .insert("\u{1b}[31m\n\u{9b}é".to_owned(), gone);
+    });
+    let expected = "it has \\u{1b}[31m\\n\\u{9b}é, br0, lo, p-kafka-0, p-web-0";
+    assert!(message.ends_with(expected), "{message}");
+}
+
+#[test]
 fn the_underlays_interface_is_not_there() {
     let message = refusal(|facts| drop(facts.interfaces.remove("nic0")));
     assert_eq!(

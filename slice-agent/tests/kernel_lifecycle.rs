@@ -58,7 +58,9 @@ fn a_node_is_planned_applied_and_then_as_configured() {
     assert!(node.ip("rule show").contains("100:\tfrom all lookup 6085"));
     let device = node.ip("-d link show sliceplane0");
     assert!(
-        device.contains("vxlan external") && device.contains("dstport 6085"),
+        device.contains("vxlan external")
+            && device.contains("dstport 6085")
+            && device.contains("alias sliceplane: owns UDP port 6085"),
         "{device}"
     );
     let page = node.get("/metrics");
@@ -559,6 +561,30 @@ fn uninstall_with_a_wrong_bpf_file_system_removes_nothing_and_says_so() {
     );
     assert!(told.contains("is not a BPF file system"), "{told}");
     assert_eq!(fs::read_to_string(file).unwrap(), "mine");
+}
+
+#[test]
+fn a_device_of_our_name_that_is_not_ours_is_neither_removed_nor_taken() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.ip("link add sliceplane0 type vxlan external dstport 6085");
+    let removal = node.run("uninstall");
+    assert!(removal.status.success(), "{}", text(&removal));
+    let told = "the device sliceplane0 stays, because it is not ours";
+    assert!(text(&removal).contains(told), "{}", text(&removal));
+
+    node.spawn();
+    node.until("the trouble is told", |node| {
+        node.get("/readyz")
+            .contains("a device sliceplane0 exists that is not ours")
+    });
+    assert!(node.ip("link show sliceplane0").contains("state DOWN"));
+
+    node.ip("link del sliceplane0");
+    node.until("the agent tried again", |node| {
+        node.get("/readyz") == "ready\n"
+    });
 }
 
 #[test]

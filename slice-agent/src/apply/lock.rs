@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -36,16 +36,23 @@ impl Lock {
             .write(true)
             .create(true)
             .truncate(false)
+            // A link would make us write where it leads.
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .with_context(|| format!("cannot open the lock file {}", path.display()))?;
-        let mut holder = String::new();
-        file.read_to_string(&mut holder)
+        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if !regular {
+            bail!(
+                "{} is no file; remove it, it is the lock's place",
+                path.display()
+            );
+        }
+        let holder = holder(&mut file)
             .with_context(|| format!("cannot read the lock file {}", path.display()))?;
         let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
             Err((_, Errno::EWOULDBLOCK)) => bail!(
-                "another agent runs on this node as process {}; stop it first (lock file {})",
-                holder.trim(),
+                "another agent runs on this node as {holder}; stop it first (lock file {})",
                 path.display()
             ),
             Err((_, error)) => {
@@ -105,6 +112,17 @@ impl PinsLock {
     }
 }
 
+/// Who the file says has the lock; anybody may have written anything there.
+fn holder(file: &mut File) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    file.take(32).read_to_end(&mut bytes)?;
+    let number = String::from_utf8_lossy(&bytes).trim().parse::<u32>();
+    Ok(number.map_or_else(
+        |_| "a process unknown".to_owned(),
+        |id| format!("process {id}"),
+    ))
+}
+
 fn in_use(root: &Path) -> anyhow::Error {
     anyhow!(
         "another agent or uninstall uses {}, with another --state-dir; stop it first, or give \
@@ -127,6 +145,35 @@ mod tests {
         assert!(message.contains(&expected), "{message}");
         drop(first);
         PinsLock::take(&pins).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_in_the_lock_file_does_not_keep_the_refusal_from_being_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = Lock::take(dir.path()).unwrap();
+        for garbage in [&b"\xff\x1b[31m"[..], b"", b"somebody"] {
+            fs::write(dir.path().join(FILE), garbage).unwrap();
+            let message = format!("{:#}", Lock::take(dir.path()).unwrap_err());
+            let told = "another agent runs on this node as a process unknown; stop it first";
+            assert!(message.contains(told), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_in_the_lock_files_place_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("precious");
+        fs::write(&target, "precious").unwrap();
+        let place = dir.path().join(FILE);
+        std::os::unix::fs::symlink(&target, &place).unwrap();
+        let message = format!("{:#}", Lock::take(dir.path()).unwrap_err());
+        assert!(message.contains("cannot open the lock file"), "{message}");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+
+        fs::remove_file(&place).unwrap();
+        nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let message = format!("{:#}", Lock::take(dir.path()).unwrap_err());
+        assert!(message.contains("is no file"), "{message}");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVxlan};
 use super::netlink::{cause, errno, is_absent};
 use crate::image::PortOwner;
 
-/// The largest a VXLAN device takes: what is too big is decided per path, not here.
+/// The largest a VXLAN device takes: what is too big is decided per path, not here. Other people's
+/// devices have 1500 or less by default, so this is also a mark of ours.
 const MTU_BYTES: u32 = 65_485;
 
 /// A network device as far as it matters here.
@@ -22,13 +23,22 @@ struct Device {
     /// Of a VXLAN device.
     port: Option<u16>,
     external: bool,
+    learning: bool,
+    mtu_bytes: u32,
+}
+
+impl Device {
+    fn is_ours(&self) -> bool {
+        let kind = self.kind == Some(InfoKind::Vxlan) && self.external && !self.learning;
+        kind && self.mtu_bytes == MTU_BYTES
+    }
 }
 
 /// The port owner, if it is there and up; one that is down was not finished.
 pub async fn observe(netlink: &Handle) -> Result<Option<PortOwner>> {
     let device = find(netlink, PortOwner::INTERFACE).await?;
     Ok(device
-        .filter(|device| device.up && device.external)
+        .filter(|device| device.up && device.is_ours())
         .and_then(|device| {
             Some(PortOwner {
                 interface: device.name.clone(),
@@ -41,10 +51,10 @@ pub async fn observe(netlink: &Handle) -> Result<Option<PortOwner>> {
 pub async fn create(netlink: &Handle, owner: &PortOwner) -> Result<()> {
     let (name, port) = (&owner.interface, owner.port);
     if let Some(device) = find(netlink, name).await? {
-        if device.kind != Some(InfoKind::Vxlan) || !device.external {
+        if !device.is_ours() {
             bail!(
-                "a device {name} exists that is no external VXLAN device, so it is not ours; \
-                 rename or remove it (ip link del {name})"
+                "a device {name} exists that is not ours: no external VXLAN device without \
+                 learning and with an MTU of {MTU_BYTES}; rename or remove it (ip link del {name})"
             );
         }
         if device.port == Some(port) {
@@ -57,7 +67,7 @@ pub async fn create(netlink: &Handle, owner: &PortOwner) -> Result<()> {
             bail!(
                 "the VXLAN device {} already owns UDP port {port}; give the node another \
                  underlay.port, or remove that device",
-                device.name
+                device.name.escape_debug()
             );
         }
     }
@@ -67,7 +77,6 @@ pub async fn create(netlink: &Handle, owner: &PortOwner) -> Result<()> {
         .port(port)
         .udp_csum(false)
         .mtu(MTU_BYTES)
-        .alias(format!("sliceplane: owns UDP port {port}"))
         .build();
     netlink
         .link()
@@ -85,7 +94,12 @@ pub async fn set_up(netlink: &Handle, ifindex: u32) -> Result<()> {
         .into_iter()
         .find(|device| device.ifindex == ifindex);
     let port = port.and_then(|device| device.port).unwrap_or_default();
-    let message = LinkUnspec::new_with_index(ifindex).up().build();
+    // The kernel ignores an alias when it creates a device (net/core/rtnetlink.c).
+    let alias = format!("sliceplane: owns UDP port {port}");
+    let message = LinkUnspec::new_with_index(ifindex)
+        .alias(alias)
+        .up()
+        .build();
     netlink
         .link()
         .set(message)
@@ -95,14 +109,18 @@ pub async fn set_up(netlink: &Handle, ifindex: u32) -> Result<()> {
         .with_context(|| format!("cannot set the device {} up", PortOwner::INTERFACE))
 }
 
-/// Removes the device if it is one of ours; says whether it was there.
+/// Removes the device if it is one of ours; says whether it did.
 pub async fn remove(netlink: &Handle, name: &str) -> Result<bool> {
     match find(netlink, name).await? {
-        Some(device) if device.kind == Some(InfoKind::Vxlan) && device.external => {
+        Some(device) if device.is_ours() => {
             delete(netlink, &device).await?;
             Ok(true)
         }
-        _ => Ok(false),
+        Some(_) => {
+            tracing::warn!("the device {name} stays, because it is not ours");
+            Ok(false)
+        }
+        None => Ok(false),
     }
 }
 
@@ -155,10 +173,13 @@ fn device(link: &LinkMessage) -> Device {
         up: link.header.flags.contains(LinkFlags::Up),
         port: None,
         external: false,
+        learning: false,
+        mtu_bytes: 0,
     };
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Mtu(mtu_bytes) => device.mtu_bytes = *mtu_bytes,
             LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| match info {
                 LinkInfo::Kind(kind) => device.kind = Some(kind.clone()),
                 LinkInfo::Data(InfoData::Vxlan(values)) => vxlan(&mut device, values),
@@ -175,6 +196,7 @@ fn vxlan(device: &mut Device, values: &[InfoVxlan]) {
         match value {
             InfoVxlan::Port(port) => device.port = Some(*port),
             InfoVxlan::CollectMetadata(external) => device.external = *external,
+            InfoVxlan::Learning(learning) => device.learning = *learning,
             _ => {}
         }
     }
