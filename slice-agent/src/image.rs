@@ -119,14 +119,16 @@ pub enum Program {
     PodIngress,
     UnderlayIngress,
     TunnelIngress,
+    UnderlayGuard,
 }
 
 impl Program {
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::PodEgress,
         Self::PodIngress,
         Self::UnderlayIngress,
         Self::TunnelIngress,
+        Self::UnderlayGuard,
     ];
 
     /// The name in the object, at most 15 characters, so that tools show it whole.
@@ -136,6 +138,7 @@ impl Program {
             Self::PodIngress => "pod_ingress",
             Self::UnderlayIngress => "underlay_ingress",
             Self::TunnelIngress => "tunnel_ingress",
+            Self::UnderlayGuard => "underlay_guard",
         }
     }
 
@@ -143,7 +146,7 @@ impl Program {
     pub const fn hook(self) -> Hook {
         match self {
             Self::PodEgress | Self::UnderlayIngress | Self::TunnelIngress => Hook::Ingress,
-            Self::PodIngress => Hook::Egress,
+            Self::PodIngress | Self::UnderlayGuard => Hook::Egress,
         }
     }
 }
@@ -222,6 +225,8 @@ pub struct HostFacts {
     /// Link-layer addresses of pods by interface (of the pod, or its bridge) and pod address, where
     /// the host knows them.
     pub neighbours: BTreeMap<(u32, Address), [u8; 6]>,
+    /// The mark of what this node's programs put into the tunnel: drawn once, and then kept.
+    pub tunnel_mark: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -96,7 +96,7 @@ async fn print_plan(arguments: PlanArguments) -> Result<()> {
     let mut facts = host::facts(&netlink).await?;
     let pins = Pins::current(&arguments.bpffs.path);
     let observed = observe::node_image(&netlink, &pins, programs::Mechanism::probe()).await?;
-    host::remember_neighbours(&mut facts, &host::neighbours_in(&observed));
+    host::remember(&mut facts, &host::known_in(&observed));
     let (wanted, names) = refuse(path, config::wanted(&configuration, &facts))?;
     for (_, missing) in model::missing_interfaces(&configuration, &facts) {
         let _unread = writeln!(std::io::stderr(), "not planned: {missing}");

@@ -119,6 +119,7 @@ fn east_1_knows_its_pods_its_peers_and_its_devices() {
         attached,
         [
             ("nic0", 2, Program::UnderlayIngress),
+            ("nic0", 2, Program::UnderlayGuard),
             ("p-kafka-0", 3, Program::PodEgress),
             ("p-kafka-0", 3, Program::PodIngress),
             ("p-web-0", 4, Program::PodEgress),

@@ -101,6 +101,7 @@ fn the_first_plan_reads_like_a_description_of_the_node() {
 + guard route unreachable 10.78.0.0/16
 ~ settings: underlay 172.20.1.11, UDP port 6085, generation 1
 + program underlay_ingress on nic0
++ program underlay_guard on nic0
 + program pod_egress on p-kafka-0
 + program pod_egress on p-web-0
 + program pod_ingress on p-kafka-0

@@ -15,7 +15,8 @@ use nix::sys::signal::Signal;
 use slice_agent::apply::tcx::{self, LinkFacts};
 
 const NOTHING: &str = "Nothing to change: this host is as the configuration wants it.\n";
-const LINKS: [&str; 4] = [
+const LINKS: [&str; 5] = [
+    "nic0-underlay_guard",
     "nic0-underlay_ingress",
     "p-kafka-0-pod_egress",
     "p-kafka-0-pod_ingress",
@@ -179,7 +180,7 @@ fn a_pod_without_an_interface_keeps_nothing_else_waiting_and_is_served_when_it_a
     node.add_pod("kafka-9", "10.1.1.19");
     node.open_way("kafka-9", "10.77.0.2");
     node.until("the new interface is attached", |node| {
-        node.get("/readyz") == "ready\n" && node.links().len() == 6
+        node.get("/readyz") == "ready\n" && node.links().len() == LINKS.len() + 2
     });
     node.until("its pod is found", |node| {
         ping(node).wait().unwrap().success()
@@ -208,7 +209,7 @@ fn a_pod_interface_that_vanishes_and_comes_back_is_attached_again() {
 
     node.ip("link del p-kafka-0");
     node.until("the pins of the interface are gone", |node| {
-        node.link_pins().len() == 2
+        node.link_pins().len() == LINKS.len() - 2
     });
 
     node.add_pod("kafka-0", "10.1.1.10");
@@ -337,7 +338,7 @@ fn pins_of_maps_that_vanish_or_are_replaced_are_made_again_without_losing_a_pack
     fs::remove_dir_all(node.bpffs().join("sliceplane")).unwrap();
     node.hang_up();
     node.until("links that went with their pins are made anew", |node| {
-        node.links().len() == 6 && ids() == before.0 && node.plan() == NOTHING
+        node.links().len() == LINKS.len() + 2 && ids() == before.0 && node.plan() == NOTHING
     });
 }
 

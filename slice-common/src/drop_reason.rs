@@ -90,6 +90,9 @@ drop_reasons! {
     31 Isolated "isolated":
         "Somebody but the node tried to reach a guarded slice pod by its pod address.";
         "Members use slice addresses; strangers stay out at isolation level Slice.";
+    32 BareSliceAddress "bare_slice_address":
+        "A packet to a slice address was about to leave the node outside of the tunnel.";
+        "A pod that is in no slice sent it, or one whose interface has no program (yet).";
     40 UnknownPeer "unknown_peer":
         "A tunnel packet came from an underlay address that is no configured peer.";
         "Add the node as a peer, or find out who sends to the tunnel port.";
@@ -114,6 +117,9 @@ drop_reasons! {
     47 SlowPath "slow_path":
         "A tunnel packet got past the interface's program and reached the port-owner device.";
         "A pod sent to its own node's tunnel port, or the underlay interface's program is gone.";
+    48 ForgedUnderlay "forged_underlay":
+        "A packet to the tunnel's port that our programs did not make was about to leave the node.";
+        "A pod or process on this node forges tunnel packets; find out which.";
     50 NoPath "no_path":
         "The destination's node is known, but no path to it is.";
         "The configuration is being replaced, or a peer lost its underlay address.";
@@ -168,6 +174,7 @@ mod tests {
             (24, "not_local"),
             (30, "policy_denied"),
             (31, "isolated"),
+            (32, "bare_slice_address"),
             (40, "unknown_peer"),
             (41, "bad_tunnel_header"),
             (42, "unknown_slice"),
@@ -176,6 +183,7 @@ mod tests {
             (45, "inner_not_ipv4"),
             (46, "ecn_not_capable"),
             (47, "slow_path"),
+            (48, "forged_underlay"),
             (50, "no_path"),
             (60, "helper_failed"),
         ];

@@ -5,6 +5,7 @@
 //! | `pod_egress` | host side of a slice pod's veth, TC ingress | where does what the pod sends go? |
 //! | `pod_ingress` | the same interface, TC egress | may this sender reach the pod by its pod address? |
 //! | `underlay_ingress` | the node's underlay interface, TC ingress | whose tunnel packet is this, and for which pod? |
+//! | `underlay_guard` | the same interface, TC egress | did our programs make this tunnel packet? |
 //! | `tunnel_ingress` | the device that owns the tunnel's UDP port, TC ingress | nothing yet: what gets here is dropped |
 //!
 //! A packet's life is one file in `path/`, read from top to bottom: one step, one call. Steps live in

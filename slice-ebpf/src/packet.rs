@@ -99,6 +99,18 @@ impl Packet {
         field!(self, gso_size)
     }
 
+    /// The mark that travels with the packet through this node's stack.
+    #[inline(always)]
+    pub(crate) fn mark(self) -> u32 {
+        field!(self, mark)
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_mark(self, mark: u32) {
+        // SAFETY: the field is writable in TC programs.
+        unsafe { (&raw mut (*self.skb).mark).write_volatile(mark) };
+    }
+
     /// Makes the first `bytes` of the packet readable where they are not yet (headers of packets
     /// from real network cards may lie in page fragments).
     #[inline(always)]

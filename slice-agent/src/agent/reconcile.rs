@@ -93,7 +93,7 @@ impl Reconciler {
 
     async fn look(&mut self, look: Look) -> Result<()> {
         let mut facts = host::facts(self.dataplane.netlink()).await?;
-        host::remember_neighbours(&mut facts, &self.facts);
+        host::remember(&mut facts, &self.facts);
         if look == Look::Host && facts == self.facts {
             self.ask_neighbours().await;
             self.settle();
@@ -102,7 +102,7 @@ impl Reconciler {
         self.dataplane.restore_pins()?;
         self.dataplane.forget_vanished()?;
         let observed = self.observe().await?;
-        host::remember_neighbours(&mut facts, &host::neighbours_in(&observed));
+        host::remember(&mut facts, &host::known_in(&observed));
         self.facts = facts;
         let wanted = self.wanted();
         self.note_missing();

@@ -110,7 +110,7 @@ impl Builder<'_> {
             underlay_address: underlay.address.into(),
             tunnel_port: Port::new(underlay.port).network_word(),
             reserved: 0,
-            flags: 0,
+            tunnel_mark: self.facts.tunnel_mark,
         });
         let interface = PortOwner::INTERFACE.to_owned();
         let port = underlay.port;
@@ -121,7 +121,9 @@ impl Builder<'_> {
         // 0: the device may be created by the same plan.
         self.attach(&interface, 0, Program::TunnelIngress);
         if let Some(ifindex) = self.ifindex(&underlay.interface) {
-            self.attach(&underlay.interface, ifindex, Program::UnderlayIngress);
+            for program in [Program::UnderlayIngress, Program::UnderlayGuard] {
+                self.attach(&underlay.interface, ifindex, program);
+            }
         }
         let addresses = self
             .facts

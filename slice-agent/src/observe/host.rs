@@ -26,7 +26,10 @@ const LOCAL_TABLE: u32 = 255;
 
 /// Reads the facts of the calling thread's network namespace.
 pub async fn facts(netlink: &Handle) -> Result<HostFacts> {
-    let mut facts = HostFacts::default();
+    let mut facts = HostFacts {
+        tunnel_mark: draw_mark()?,
+        ..HostFacts::default()
+    };
     let mut names = BTreeMap::new();
     for link in links(netlink).await? {
         let (name, interface) = interface(&link);
@@ -49,14 +52,23 @@ pub async fn facts(netlink: &Handle) -> Result<HostFacts> {
     Ok(facts)
 }
 
-/// Keeps link-layer addresses that were known before: the host forgets neighbours that it does not
-/// talk to, but a pod's address stays while its interface does.
-pub fn remember_neighbours(facts: &mut HostFacts, before: &HostFacts) {
+/// Any but 0, which packets have that nobody marked.
+fn draw_mark() -> Result<u32> {
+    let drawn = getrandom::u32().context("cannot draw a random number")?;
+    Ok(drawn.max(1))
+}
+
+/// Keeps what was known before: the host forgets neighbours that it does not talk to, but a pod's
+/// address stays while its interface does; and the mark is drawn once.
+pub fn remember(facts: &mut HostFacts, before: &HostFacts) {
     let present: Vec<u32> = facts.interfaces.values().map(|at| at.ifindex).collect();
     for (at, address) in &before.neighbours {
         if present.contains(&at.0) {
             facts.neighbours.entry(*at).or_insert(*address);
         }
+    }
+    if before.tunnel_mark != 0 {
+        facts.tunnel_mark = before.tunnel_mark;
     }
 }
 
@@ -75,13 +87,14 @@ pub async fn ask_neighbour(netlink: &Handle, ifindex: u32, address: Ipv4Addr) ->
         .with_context(|| format!("cannot ask interface #{ifindex} who has {address}"))
 }
 
-/// What an earlier agent knew of neighbours, from the maps that it left.
-pub fn neighbours_in(image: &NodeImage) -> HostFacts {
+/// What an earlier agent knew, from the maps that it left.
+pub fn known_in(image: &NodeImage) -> HostFacts {
     let known = image
         .local
         .values()
         .filter(|pod| pod.pod_mac != INNER_DESTINATION_MAC);
     HostFacts {
+        tunnel_mark: image.settings.map_or(0, |settings| settings.tunnel_mark),
         neighbours: known
             .map(|pod| ((pod.ifindex, pod.pod_address), pod.pod_mac))
             .collect(),
@@ -215,11 +228,11 @@ mod tests {
                 ..Interface::default()
             },
         );
-        remember_neighbours(&mut now, &before);
+        remember(&mut now, &before);
         assert_eq!(now.neighbours, BTreeMap::from([(at(5), [5; 6])]));
 
         now.neighbours.insert(at(5), [7; 6]);
-        remember_neighbours(&mut now, &before);
+        remember(&mut now, &before);
         assert_eq!(
             now.neighbours[&at(5)],
             [7; 6],

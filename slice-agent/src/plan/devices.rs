@@ -91,7 +91,7 @@ impl<'a> Devices<'a> {
             list.extend(
                 self.obsolete
                     .iter()
-                    .filter(|old| old.program == Program::UnderlayIngress)
+                    .filter(|old| is_on_the_underlay(old))
                     .filter(|old| was_replaced(old, missing))
                     .map(|old| Change::Detach((*old).clone())),
             );
@@ -103,7 +103,7 @@ impl<'a> Devices<'a> {
     pub(super) fn detach_underlay(&self) -> Vec<Change> {
         self.obsolete
             .iter()
-            .filter(|old| old.program == Program::UnderlayIngress)
+            .filter(|old| is_on_the_underlay(old))
             .filter(|old| !self.missing.iter().any(|new| was_replaced(old, new)))
             .map(|old| Change::Detach((*old).clone()))
             .collect()
@@ -132,8 +132,16 @@ impl<'a> Devices<'a> {
     }
 }
 
+fn is_on_the_underlay(attachment: &Attachment) -> bool {
+    matches!(
+        attachment.program,
+        Program::UnderlayIngress | Program::UnderlayGuard
+    )
+}
+
 /// First what receives from peers, then what lets a pod send, then what keeps strangers from it: a
-/// pod that already talks keeps its replies, because its requests are noted before any is judged.
+/// pod that already talks keeps its replies, because its requests are noted before any is judged. The
+/// guard of the underlay comes last: it stops packets without the mark that `pod_egress` gives.
 fn in_order(
     attachments: &BTreeSet<Attachment>,
     keep: impl Fn(&Attachment) -> bool,
@@ -144,6 +152,7 @@ fn in_order(
         Program::UnderlayIngress => 1,
         Program::PodEgress => 2,
         Program::PodIngress => 3,
+        Program::UnderlayGuard => 4,
     });
     list
 }

@@ -117,7 +117,10 @@ pub(crate) fn right() -> Validated {
 
 /// The host that `RIGHT` is for.
 pub(crate) fn east_1() -> HostFacts {
-    let mut facts = HostFacts::default();
+    let mut facts = HostFacts {
+        tunnel_mark: 0x7a3c_19e5,
+        ..HostFacts::default()
+    };
     for (ifindex, name, kind, address) in [
         (1, "lo", "", "127.0.0.1/8"),
         (2, "nic0", "veth", "172.20.1.11/24"),

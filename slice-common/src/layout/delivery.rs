@@ -116,7 +116,9 @@ layout! {
         /// UDP port of the tunnel, network order in the low half word.
         pub tunnel_port: u16,
         pub reserved: u16,
-        pub flags: u32,
+        /// Marks packets that the programs of this node put into the tunnel; not 0, and a secret of
+        /// the node.
+        pub tunnel_mark: u32,
     }
 }
 

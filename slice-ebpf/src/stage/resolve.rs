@@ -2,6 +2,7 @@
 
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
+use slice_common::id::TableId;
 use slice_common::layout::{LocalEndpoint, Path, Route, RouteKind};
 
 use crate::maps;
@@ -62,6 +63,16 @@ pub(crate) fn local_pod(
         RouteKind::Local => Err(DropReason::NoEndpoint),
         RouteKind::Via => Err(DropReason::NotLocal),
         RouteKind::Unreachable => Err(DropReason::NoRoute),
+    }
+}
+
+/// The slice of an address that is not on this node.
+#[inline(always)]
+pub(crate) fn slice_elsewhere(address: Address) -> Option<u32> {
+    let route = maps::route(TableId::HUB.0, address)?;
+    match RouteKind::from_number(route.kind) {
+        RouteKind::Local => None,
+        RouteKind::Via | RouteKind::Unreachable => Some(route.slice),
     }
 }
 

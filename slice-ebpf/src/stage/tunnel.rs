@@ -10,6 +10,7 @@ use slice_common::wire::transport::{UDP, UDP_HEADER_BYTES};
 use slice_common::wire::vxlan::{self, Tunnel};
 use slice_common::wire::{ETHERNET_BYTES, ETHERTYPE_IPV4};
 
+use crate::maps;
 use crate::packet::Packet;
 use crate::stage::parse::Headers;
 
@@ -24,11 +25,16 @@ pub(crate) const INNER_OFFSET: u32 = ETHERNET_BYTES + vxlan::OVERHEAD_BYTES;
 /// drop; a first look that needs no more than the fixed header.
 #[inline(always)]
 pub(crate) fn is_ours(packet: Packet, outer: &Ipv4Header, settings: &Settings) -> bool {
-    if outer.protocol() != UDP
-        || outer.destination() != settings.underlay_address
-        || !packet.is_for_this_host()
-        || outer.is_later_fragment()
-    {
+    outer.destination() == settings.underlay_address
+        && packet.is_for_this_host()
+        && is_to_tunnel_port(packet, outer, settings)
+}
+
+/// Whether a packet is for anybody's tunnel port. Later fragments have no ports: without the first
+/// nobody puts them together.
+#[inline(always)]
+pub(crate) fn is_to_tunnel_port(packet: Packet, outer: &Ipv4Header, settings: &Settings) -> bool {
+    if outer.protocol() != UDP || outer.is_later_fragment() {
         return false;
     }
     let port_offset = ETHERNET_BYTES + outer.header_bytes() + 2;
@@ -108,7 +114,20 @@ pub(crate) fn push(
         ETHERNET_BYTES,
         &vxlan::header(tunnel, headers.ip.total_bytes()),
     )?;
+    // What `underlay_guard` asks for.
+    let settings = maps::settings().ok_or(DropReason::NoPath)?;
+    packet.set_mark(settings.tunnel_mark);
     Ok(())
+}
+
+/// Whether a packet was put into the tunnel by the programs of this node. The mark has served then.
+#[inline(always)]
+pub(crate) fn take_mark(packet: Packet, settings: &Settings) -> bool {
+    let ours = packet.mark() == settings.tunnel_mark;
+    if ours {
+        packet.set_mark(0);
+    }
+    ours
 }
 
 /// Takes the packet out of the tunnel and writes the ECN that survives. Returns the headers where

@@ -2,10 +2,12 @@
 
 mod capture;
 mod ledger;
+mod masquerade;
 mod raw;
 mod talk;
 
 pub use capture::{Capture, Frame, Inner, TunnelFrame, tunnel_frame};
 pub use ledger::{Counted, counted_since, drops_everywhere, expect_drops};
+pub use masquerade::Masquerade;
 pub use raw::inject;
 pub use talk::{Mailbox, TcpMeeting, meet};

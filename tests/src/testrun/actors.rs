@@ -94,6 +94,8 @@ pub const STRANGER: [u8; 4] = [10, 1, 1, 50];
 
 /// The underlay interface of the node under test.
 pub const NIC: &str = "nic0";
+/// What this node's programs put into the tunnel has this mark.
+pub const TUNNEL_MARK: u32 = 0x7a3c_19e5;
 pub const NIC_MAC: Mac = [0x0a, 0, 0, 0, 0, 1];
 /// The device that owns the tunnel's port.
 pub const PORT_OWNER: &str = "sl-port";

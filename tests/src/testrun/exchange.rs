@@ -9,7 +9,7 @@ use slice_common::drop_reason::DropReason;
 use slice_common::layout::{Counter, CounterKey, Direction, DropKey, ReplyKey};
 use slice_common::reply;
 
-use super::actors::cluster;
+use super::actors::{TUNNEL_MARK, cluster};
 use super::state::{Change, State};
 use super::world::World;
 use crate::packet::{describe, describe_difference, faults};
@@ -21,6 +21,7 @@ pub enum Program {
     PodIngress,
     UnderlayIngress,
     TunnelIngress,
+    UnderlayGuard,
 }
 
 impl Program {
@@ -30,6 +31,7 @@ impl Program {
             Self::PodIngress => "pod_ingress",
             Self::UnderlayIngress => "underlay_ingress",
             Self::TunnelIngress => "tunnel_ingress",
+            Self::UnderlayGuard => "underlay_guard",
         }
     }
 }
@@ -40,8 +42,11 @@ const DROP: i32 = 2;
 const REDIRECT: i32 = 7;
 
 /// Set on every packet that goes in: whoever changes them without being asked is seen.
-const MARK: u32 = 0x5011_ce00;
+pub(super) const MARK: u32 = 0x5011_ce00;
 const PRIORITY: u32 = 6;
+
+/// The headers of the tunnel: IPv4, UDP, VXLAN and Ethernet.
+const TUNNEL_BYTES: usize = 20 + 8 + 8 + 14;
 
 /// Everything that is allowed to come of a packet.
 #[derive(Clone, Debug)]
@@ -129,6 +134,7 @@ pub struct Sent<'w> {
     pub(super) program: Program,
     pub(super) device: &'static str,
     pub(super) gso_bytes: u32,
+    pub(super) mark: u32,
     /// Where the host got the packet from; `None`: it made it itself.
     pub(super) came_in_by: Option<&'static str>,
     pub(super) frame: Vec<u8>,
@@ -159,10 +165,18 @@ impl Sent<'_> {
         }
     }
 
+    /// Gives it the mark of what this node's programs put into the tunnel.
+    pub fn marked_as_tunnelled(self) -> Self {
+        Self {
+            mark: TUNNEL_MARK,
+            ..self
+        }
+    }
+
     /// Runs the program and compares everything.
     pub fn expect(self, expected: Expected) -> Result<()> {
         let outcome = self.run()?;
-        let mut complaints = outcome.complaints_about_context();
+        let mut complaints = outcome.complaints_about_context(self.mark_afterwards(&outcome));
         if outcome.code != expected.code {
             let _ = writeln!(
                 complaints,
@@ -189,7 +203,7 @@ impl Sent<'_> {
     /// which shows that the packet reaches the stage in question and that only its fault is fatal.
     pub fn accepted(self) -> Result<()> {
         let outcome = self.run()?;
-        let mut complaints = outcome.complaints_about_context();
+        let mut complaints = outcome.complaints_about_context(self.mark_afterwards(&outcome));
         if outcome.code == DROP || !outcome.change.dropped.is_empty() {
             let _ = write!(
                 complaints,
@@ -206,7 +220,7 @@ impl Sent<'_> {
     /// Runs the program and returns the frame that came out, for the next program on its way.
     pub fn passed_on(self) -> Result<Vec<u8>> {
         let outcome = self.run()?;
-        let mut complaints = outcome.complaints_about_context();
+        let mut complaints = outcome.complaints_about_context(self.mark_afterwards(&outcome));
         if outcome.code != REDIRECT {
             let _ = write!(
                 complaints,
@@ -218,6 +232,16 @@ impl Sent<'_> {
         let frame = outcome.frame;
         self.judge(complaints)?;
         Ok(frame)
+    }
+
+    /// What goes into the tunnel is marked, the guard takes that mark off, and nothing else changes any.
+    fn mark_afterwards(&self, outcome: &Outcome) -> u32 {
+        let longer_by = outcome.frame.len().saturating_sub(self.frame.len());
+        match self.program {
+            Program::PodEgress if longer_by == TUNNEL_BYTES => TUNNEL_MARK,
+            Program::UnderlayGuard if self.mark == TUNNEL_MARK => 0,
+            _ => self.mark,
+        }
     }
 
     fn judge(&self, complaints: String) -> Result<()> {
@@ -288,7 +312,7 @@ impl Sent<'_> {
             bytes => (self.frame.len() as u32).div_ceil(bytes),
         };
         for (offset, value) in [
-            (MARK_OFFSET, MARK),
+            (MARK_OFFSET, self.mark),
             (PRIORITY_OFFSET, PRIORITY),
             (INGRESS_IFINDEX_OFFSET, ingress_ifindex),
             (IFINDEX_OFFSET, ifindex),
@@ -311,12 +335,12 @@ const GSO_SEGMENTS_OFFSET: usize = 164;
 const GSO_SIZE_OFFSET: usize = 176;
 
 impl Outcome {
-    fn complaints_about_context(&self) -> String {
+    fn complaints_about_context(&self, mark: u32) -> String {
         let mut text = String::new();
-        if (self.mark, self.priority) != (MARK, PRIORITY) {
+        if (self.mark, self.priority) != (mark, PRIORITY) {
             let _ = writeln!(
                 text,
-                "mark and priority changed from {MARK:#x} and {PRIORITY} to {:#x} and {}",
+                "mark and priority: expected {mark:#x} and {PRIORITY}, found {:#x} and {}",
                 self.mark, self.priority
             );
         }

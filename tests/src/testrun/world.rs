@@ -12,7 +12,7 @@ use slice_common::layout::{
 
 use super::actors::*;
 use super::devices::Devices;
-use super::exchange::{Program, Sent};
+use super::exchange::{MARK, Program, Sent};
 use super::state::{self, State, map_mut};
 use slice_agent::apply::table::create_trie;
 
@@ -97,6 +97,7 @@ impl World {
             program,
             device,
             gso_bytes: 0,
+            mark: MARK,
             came_in_by: None,
             frame,
         }
@@ -157,7 +158,7 @@ impl World {
             underlay_address: address(EAST_1),
             tunnel_port: 6085u16.to_be(),
             reserved: 0,
-            flags: 0,
+            tunnel_mark: TUNNEL_MARK,
         };
         self.set_settings(settings)?;
         let ifindex = self.ifindex(NIC)?;

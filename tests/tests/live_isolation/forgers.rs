@@ -3,8 +3,9 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
-use slice_tests::lab::Lab;
-use slice_tests::live::{Mailbox, expect_drops, inject};
+use slice_tests::lab::inventory::TUNNEL_PORT;
+use slice_tests::lab::{Lab, Node};
+use slice_tests::live::{Capture, Frame, Mailbox, Masquerade, expect_drops, inject};
 use slice_tests::netns::NetNs;
 use slice_tests::packet::{Ipv4, Udp, Vxlan};
 
@@ -21,9 +22,18 @@ pub(crate) const SCENES: &[Scene] = &[
         "a_pod_does_not_deliver_tunnel_packets_to_its_node",
         forged_by_pods,
     ),
+    (
+        "a_pod_does_not_forge_tunnel_packets_under_its_nodes_address",
+        forged_by_masquerade,
+    ),
+    (
+        "what_goes_past_the_guard_routes_does_not_leave_bare",
+        bare_slice_addresses,
+    ),
 ];
 
 const ETHERNET_BYTES: usize = 14;
+const IPV4_AND_UDP_BYTES: usize = 28;
 const KAFKA: u32 = 7;
 const SHOP: u32 = 8;
 /// Nobody's.
@@ -53,7 +63,13 @@ fn spoofed_source(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A tunnel packet as it is forged from a node's namespace.
+/// Where somebody who is no node can send under a node's address: its own guard lets nothing forged
+/// leave.
+fn beside(node: &Node) -> Result<NetNs> {
+    NetNs::open(&node.spec.cluster().fabric_namespace())
+}
+
+/// A tunnel packet as it is forged on the underlay, under the name of a node.
 struct Forgery {
     node: &'static str,
     slice: u32,
@@ -67,7 +83,7 @@ impl Forgery {
         let (node, target) = (lab.node(self.node)?, lab.node(to.node)?.underlay);
         let inner = datagram(slice_address(&from)?, slice_address(&to)?);
         let packet = tunnelled(node.underlay, target, self.slice, &inner);
-        inject(&node.netns, &packet)
+        inject(&beside(&node)?, &packet)
     }
 
     fn arrives(&self, lab: &Lab, mailbox: &Mailbox) -> Result<()> {
@@ -146,11 +162,11 @@ fn no_peer(lab: &Lab) -> Result<()> {
     let at_kafka_0 = Mailbox::open(&kafka_0.netns, OPEN_PORT)?;
     let (target, peer) = (lab.node("east-1")?.underlay, lab.node("west-1")?);
     let gateway = peer.spec.cluster().gateway();
-    let fabric = NetNs::open(&peer.spec.cluster().fabric_namespace())?;
+    let fabric = beside(&peer)?;
     let inner = datagram(slice_address(&kafka_1)?, slice_address(&kafka_0)?);
 
     let right = tunnelled(peer.underlay, target, KAFKA, &inner);
-    inject(&peer.netns, &right)?;
+    inject(&fabric, &right)?;
     at_kafka_0.receive().context("not vacuous")?;
 
     let forged = tunnelled(gateway, target, KAFKA, &inner);
@@ -174,12 +190,109 @@ fn forged_by_pods(lab: &Lab) -> Result<()> {
         expect_drops(lab, &[("east-1", "0", "slow_path", 1)], || {
             inject(&pod.netns, &packet(own_node))
         })?;
-        expect_drops(lab, &[("east-2", "0", "unknown_peer", 1)], || {
+        expect_drops(lab, &[("east-1", "0", "forged_underlay", 1)], || {
             inject(&pod.netns, &packet(other_node))
         })?;
     }
     ensure!(at_kafka_0.is_empty()?, "a forged datagram came in");
     Ok(())
+}
+
+/// Under the address of their node, which is a peer of the others.
+fn forged_by_masquerade(lab: &Lab) -> Result<()> {
+    let [kafka_0, kafka_1] = pods(lab, ["kafka-0", "kafka-1"])?;
+    let [stranger] = pods(lab, ["stranger-1"])?;
+    let at_kafka_0 = Mailbox::open(&kafka_0.netns, OPEN_PORT)?;
+    let (node, target) = (lab.node(stranger.node)?, lab.node("east-1")?);
+    let _masquerade = Masquerade::of(lab.node(stranger.node)?)?;
+    // Whatever the stranger sends to the other node comes from its own.
+    let at_target = Mailbox::open(&target.netns, OPEN_PORT)?;
+    let from_stranger = Mailbox::open(&stranger.netns, OPEN_PORT)?;
+    from_stranger.send((target.underlay, OPEN_PORT), b"who am I?")?;
+    same("east-1 saw", at_target.receive()?.0.ip(), &node.underlay)?;
+
+    // What any pod can send by a plain socket; and what a process of the node can.
+    let web_2 = lab.pod("web-2")?;
+    let shop = datagram(slice_address(&web_2)?, slice_address(&lab.pod("web-0")?)?);
+    let kafka = datagram(slice_address(&kafka_1)?, slice_address(&kafka_0)?);
+    for (slice, inner) in [(SHOP, &shop), (KAFKA, &kafka)] {
+        let payload =
+            tunnelled(node.underlay, target.underlay, slice, inner).split_off(IPV4_AND_UDP_BYTES);
+        for sender in [&stranger.netns, &node.netns] {
+            let socket = Mailbox::open(sender, OPEN_PORT + 1)?;
+            let forged = [(node.name, "0", "forged_underlay", 1)];
+            expect_drops(lab, &forged, || {
+                socket.send((target.underlay, TUNNEL_PORT), &payload)
+            })?;
+        }
+    }
+    ensure!(at_kafka_0.is_empty()?, "a forged datagram came in");
+    Ok(())
+}
+
+/// A route that is looked at before the guard routes, until this is dropped.
+struct RouteFirst {
+    namespace: NetNs,
+    rule: String,
+}
+
+const BEFORE_THE_GUARDS: &str = "77";
+
+impl RouteFirst {
+    fn add(namespace: &NetNs, to: Ipv4Addr, gateway: Ipv4Addr) -> Result<Self> {
+        let first = Self {
+            namespace: namespace.clone(),
+            rule: format!("pref 1 to {to} lookup {BEFORE_THE_GUARDS}"),
+        };
+        first.ip(&format!("rule add {}", first.rule))?;
+        let table = BEFORE_THE_GUARDS;
+        first.ip(&format!("route add {to} via {gateway} table {table}"))?;
+        Ok(first)
+    }
+
+    fn ip(&self, arguments: &str) -> Result<()> {
+        let mut command = self.namespace.command("ip");
+        let output = command.args(arguments.split(' ')).output()?;
+        ensure!(output.status.success(), "ip {arguments}: {output:?}");
+        Ok(())
+    }
+}
+
+impl Drop for RouteFirst {
+    fn drop(&mut self) {
+        let routes = format!("route flush table {BEFORE_THE_GUARDS}");
+        for arguments in [routes, format!("rule delete {}", self.rule)] {
+            if let Err(error) = self.ip(&arguments) {
+                eprintln!("{error:#}");
+            }
+        }
+    }
+}
+
+/// Where a CNI sends past the host's routing, the guard routes are not asked.
+fn bare_slice_addresses(lab: &Lab) -> Result<()> {
+    let [kafka_1, stranger] = pods(lab, ["kafka-1", "stranger-0"])?;
+    let gateway = lab.node("east-1")?.spec.cluster().gateway();
+    let node = lab.node("east-1")?;
+    let capture = Capture::of(&beside(&node)?, "n-east-1")?;
+    let _past_the_guards = RouteFirst::add(&node.netns, slice_address(&kafka_1)?, gateway)?;
+    let packet = datagram(stranger.pod_address, slice_address(&kafka_1)?).build();
+    expect_drops(lab, &[("east-1", "kafka", "bare_slice_address", 1)], || {
+        inject(&stranger.netns, &packet)
+    })?;
+    // Not vacuous: the same packet to an address of no slice leaves.
+    let outside = datagram(stranger.pod_address, gateway).build();
+    inject(&stranger.netns, &outside)?;
+    let is_from =
+        |frame: &Frame| frame.bytes.get(26..30) == Some(&stranger.pod_address.octets()[..]);
+    let left = capture
+        .wait_for(is_from)?
+        .context("nothing left the node")?;
+    same(
+        "left for",
+        &left.bytes[30..34].to_vec(),
+        &gateway.octets().to_vec(),
+    )
 }
 
 fn datagram(from: Ipv4Addr, to: Ipv4Addr) -> Ipv4 {

@@ -218,7 +218,7 @@ fn packets_outside(from: &Pod, to: &Pod) -> Vec<Ipv4> {
         ),
         base()
             .options(&[1, 1, 1, 1])
-            .udp(Udp::new(40_003, 6085).data([8; 50])),
+            .udp(Udp::new(6085, 6084).data([8; 50])),
         base().icmp(Icmp::echo_request(1, 1).data([5; 33])),
         base().icmp(Icmp::echo_reply(1, 1).data([5; 8])),
         base().fragment(0, true).raw(17, vec![9; 64]),

@@ -4,6 +4,7 @@ mod drop_packet;
 mod drop_place;
 mod drop_tunnel;
 mod golden;
+mod guard;
 mod outside;
 mod receive;
 mod replies;
@@ -68,6 +69,7 @@ pub fn scenes() -> Vec<Scene> {
         drop_tunnel: drop_unknown_peer drop_bad_tunnel_header drop_unknown_slice drop_wrong_slice
             drop_wrong_peer drop_inner_not_ipv4 drop_ecn_not_capable drop_slow_path drop_not_local
             every_other_tunnel_header_is_bad arrival_for_nobody;
+        guard: drop_forged_underlay drop_bare_slice_address what_others_send_leaves;
     }
 }
 
@@ -153,6 +155,23 @@ fn drops_from_wire(
         .accepted()?;
     world
         .send(&scene, Program::UnderlayIngress, NIC, on_wire(bad))
+        .expect(Expected::dropped(slice, reason))
+}
+
+/// A frame as this node sends it to its router.
+fn from_node(packet: &Ipv4) -> Vec<u8> {
+    packet.frame(ROUTER_MAC, NIC_MAC)
+}
+
+/// The guard lets a frame pass that has the mark, and drops it, counted for `slice`, without.
+fn drop_in_guard(world: &mut World, slice: u32, reason: DropReason, frame: &[u8]) -> Result<()> {
+    let scene = format!("drop {}", reason.label());
+    world
+        .send(&scene, Program::UnderlayGuard, NIC, frame.to_vec())
+        .marked_as_tunnelled()
+        .expect(Expected::untouched(frame))?;
+    world
+        .send(&scene, Program::UnderlayGuard, NIC, frame.to_vec())
         .expect(Expected::dropped(slice, reason))
 }
 

@@ -129,7 +129,7 @@ pub(super) fn node_without_configuration(world: &mut World) -> Result<()> {
         underlay_address: address([0; 4]),
         tunnel_port: 0,
         reserved: 0,
-        flags: 0,
+        tunnel_mark: 0,
     };
     world.set_settings(none)?;
     untouched(

@@ -1,0 +1,46 @@
+//! A packet leaves the node. The node's underlay interface, TC egress.
+//!
+//! A pod's plain UDP packet to a peer's tunnel port gets the node's own address from the CNI's
+//! masquerade, and the peer would take it for ours.
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use slice_common::drop_reason::DropReason;
+
+use crate::maps;
+use crate::packet::Packet;
+use crate::stage::{parse, resolve, tunnel};
+use crate::verdict::{Trace, Verdict, finish};
+
+#[classifier]
+pub fn underlay_guard(context: TcContext) -> i32 {
+    let mut trace = Trace::UNKNOWN;
+    let result = try_underlay_guard(Packet::new(&context), &mut trace);
+    finish(&context, trace, result)
+}
+
+#[inline(always)]
+fn try_underlay_guard(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReason> {
+    let Some(settings) = maps::settings() else {
+        return Ok(Verdict::Untouched);
+    };
+    // What the programs of this node put into the tunnel...
+    if tunnel::take_mark(packet, &settings) {
+        return Ok(Verdict::Untouched);
+    }
+    // ...and what is no IPv4 may leave.
+    let Some(ip) = parse::candidate(packet) else {
+        return Ok(Verdict::Untouched);
+    };
+    // Nobody else speaks to a tunnel.
+    if tunnel::is_to_tunnel_port(packet, &ip, &settings) {
+        return Err(DropReason::ForgedUnderlay);
+    }
+    // Slice addresses are for the tunnel. The host's guard routes say so to what the host routes;
+    // some CNIs send past its routing.
+    if let Some(slice) = resolve::slice_elsewhere(ip.destination()) {
+        trace.slice = slice;
+        return Err(DropReason::BareSliceAddress);
+    }
+    Ok(Verdict::Untouched)
+}
