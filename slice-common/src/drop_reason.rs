@@ -58,8 +58,8 @@ drop_reasons! {
         "The transport protocol is none of TCP, UDP and ICMP.";
         "Only TCP, UDP and ICMP echo travel between slice pods.";
     4 IcmpError "icmp_error":
-        "The packet is an ICMP error; errors are not carried between slice pods yet.";
-        "A peer pod refused or could not take a packet; look at the service on that pod.";
+        "An ICMP error quotes no packet that its receiver could have sent to its sender.";
+        "Something builds ICMP errors by hand, or quotes less than eight bytes of the transport header.";
     5 UnsupportedIcmp "unsupported_icmp":
         "The ICMP message is neither an echo request, an echo reply nor an error.";
         "Only echo (ping) travels between slice pods.";

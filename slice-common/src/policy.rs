@@ -17,6 +17,11 @@ pub enum PacketKind {
     EchoRequest,
     /// An ICMP echo reply: only a fresh record of its request; no rule opens a way for it.
     EchoReply,
+    /// A UDP or echo packet that an ICMP error quotes: it was let pass by the forward rule or by a
+    /// record. A quoted TCP packet is as any but the SYN.
+    Quoted,
+    /// An ICMP error: nothing by itself, it is judged by the packet that it quotes.
+    Error,
 }
 
 /// Which questions a packet's verdict needs, asked one after the other until one says yes.
@@ -32,9 +37,9 @@ impl PacketKind {
     #[inline(always)]
     pub const fn may_rest_on(self, ground: Ground) -> bool {
         match ground {
-            Ground::ForwardRule => !matches!(self, Self::EchoReply),
+            Ground::ForwardRule => !matches!(self, Self::EchoReply | Self::Error),
             Ground::MirroredRule => matches!(self, Self::TcpOther),
-            Ground::ReplyRecord => matches!(self, Self::Datagram | Self::EchoReply),
+            Ground::ReplyRecord => matches!(self, Self::Datagram | Self::EchoReply | Self::Quoted),
         }
     }
 

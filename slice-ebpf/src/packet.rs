@@ -13,8 +13,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_csum_level, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_type, bpf_skb_pull_data,
-    bpf_skb_store_bytes,
+    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type,
+    bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use slice_common::wire::{ETHERNET_BYTES, vxlan};
@@ -188,6 +188,19 @@ impl Packet {
             | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
             | (ETHERNET_BYTES as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
         self.adjust_room(vxlan::OVERHEAD_BYTES as i32, flags)
+    }
+
+    /// Cuts the packet to `bytes` from the Ethernet header on.
+    #[inline(always)]
+    pub(crate) fn cut(self, bytes: u32) -> Result<(), Refused> {
+        // SAFETY: the helper checks the length; no packet pointer is kept across it.
+        check(unsafe { bpf_skb_change_tail(self.skb, bytes, 0) })
+    }
+
+    /// Makes room behind the Ethernet header.
+    #[inline(always)]
+    pub(crate) fn make_room(self, bytes: u32) -> Result<(), Refused> {
+        self.adjust_room(bytes as i32, 0)
     }
 
     /// Removes the tunnel headers behind the Ethernet header, and keeps what the network card said

@@ -17,6 +17,9 @@ pub(crate) enum Verdict {
     Untouched,
     /// A redirect helper's answer: the packet is on its way, or the helper refused.
     Redirected(i32),
+    /// The packet was dropped for this reason, and became an answer to its sender that is on its way
+    /// as above.
+    Answered(DropReason, i32),
 }
 
 /// What was learnt before a packet ended: the slice that the drop is counted for.
@@ -43,11 +46,12 @@ pub(crate) fn finish(
     trace: Trace,
     result: Result<Verdict, DropReason>,
 ) -> i32 {
-    let reason = match result {
+    let (reason, code) = match result {
         Ok(Verdict::Untouched) => return TCX_NEXT,
         Ok(Verdict::Redirected(TCX_REDIRECT)) => return TCX_REDIRECT,
-        Ok(Verdict::Redirected(_)) => DropReason::HelperFailed,
-        Err(reason) => reason,
+        Ok(Verdict::Redirected(_)) => (DropReason::HelperFailed, TCX_DROP),
+        Ok(Verdict::Answered(reason, TCX_REDIRECT)) => (reason, TCX_REDIRECT),
+        Ok(Verdict::Answered(reason, _)) | Err(reason) => (reason, TCX_DROP),
     };
     maps::count_drop(DropKey {
         slice: trace.slice,
@@ -59,5 +63,5 @@ pub(crate) fn finish(
         trace.slice,
         reason.number()
     );
-    TCX_DROP
+    code
 }

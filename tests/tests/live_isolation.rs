@@ -6,6 +6,8 @@
 
 #[path = "live_isolation/addresses.rs"]
 mod addresses;
+#[path = "live_isolation/errors.rs"]
+mod errors;
 #[path = "live_isolation/forgers.rs"]
 mod forgers;
 #[path = "live_isolation/sizes.rs"]
@@ -71,6 +73,7 @@ fn scenes() -> impl Iterator<Item = Scene> {
         addresses::SCENES,
         strangers::SCENES,
         forgers::SCENES,
+        errors::SCENES,
         sizes::SCENES,
     ]
     .into_iter()

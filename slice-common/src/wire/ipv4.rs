@@ -102,13 +102,25 @@ pub const fn tunnel_header(
     tos: u8,
     total_bytes: u16,
 ) -> [u16; 10] {
+    header(source, destination, tos, total_bytes, super::transport::UDP)
+}
+
+/// A header without options: DF set, identification 0 (RFC 6864), TTL 64.
+#[inline(always)]
+pub const fn header(
+    source: Address,
+    destination: Address,
+    tos: u8,
+    total_bytes: u16,
+    protocol: u8,
+) -> [u16; 10] {
     let (source, destination) = (halves(source), halves(destination));
     let mut words = [
         u16::from_ne_bytes([0x45, tos]),
         total_bytes.to_be(),
         0,
         0x4000u16.to_be(),
-        u16::from_ne_bytes([64, super::transport::UDP]),
+        u16::from_ne_bytes([64, protocol]),
         0,
         source[0],
         source[1],

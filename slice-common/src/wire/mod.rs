@@ -12,6 +12,7 @@
 
 pub mod checksum;
 pub mod ecn;
+pub mod icmp;
 pub mod ipv4;
 pub mod mss;
 pub mod transport;

@@ -21,8 +21,6 @@ const TCP_ACK: u8 = 0x10;
 
 const ICMP_ECHO_REPLY: u8 = 0;
 const ICMP_UNREACHABLE: u8 = 3;
-const ICMP_QUENCH: u8 = 4;
-const ICMP_REDIRECT: u8 = 5;
 const ICMP_ECHO: u8 = 8;
 const ICMP_TIME_EXCEEDED: u8 = 11;
 const ICMP_PARAMETER: u8 = 12;
@@ -83,22 +81,14 @@ impl TcpFlags {
     }
 }
 
-/// Judges an ICMP message by its type (the first byte) and code.
+/// Judges an ICMP message by its type (the first byte) and code. Errors are those that say what became
+/// of a packet; source quench is obsolete (RFC 6633), and redirects are for the sender's own network.
 #[inline(always)]
 pub const fn icmp_kind(icmp_type: u8, code: u8) -> Result<PacketKind, DropReason> {
     match (icmp_type, code) {
         (ICMP_ECHO, 0) => Ok(PacketKind::EchoRequest),
         (ICMP_ECHO_REPLY, 0) => Ok(PacketKind::EchoReply),
-        (icmp_type, _) if is_icmp_error(icmp_type) => Err(DropReason::IcmpError),
+        (ICMP_UNREACHABLE | ICMP_TIME_EXCEEDED | ICMP_PARAMETER, _) => Ok(PacketKind::Error),
         _ => Err(DropReason::UnsupportedIcmp),
     }
-}
-
-/// Whether an ICMP message quotes the packet that caused it.
-#[inline(always)]
-pub const fn is_icmp_error(icmp_type: u8) -> bool {
-    matches!(
-        icmp_type,
-        ICMP_UNREACHABLE | ICMP_QUENCH | ICMP_REDIRECT | ICMP_TIME_EXCEEDED | ICMP_PARAMETER
-    )
 }

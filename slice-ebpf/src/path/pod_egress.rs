@@ -3,15 +3,17 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Direction, Endpoint, LocalEndpoint, Path, Route};
+use slice_common::layout::{Class, Direction, Endpoint, LocalEndpoint, Path, Route};
 use slice_common::wire::ETHERNET_BYTES;
 use slice_common::wire::ipv4::Ipv4Header;
 
 use crate::packet::Packet;
+use crate::stage::parse::Headers;
 use crate::stage::policy::Conversation;
 use crate::stage::resolve::Target;
 use crate::stage::{
-    classify, count, deliver, identity, mapping, outside, parse, policy, resolve, segment, tunnel,
+    answer, classify, count, deliver, icmp_error, identity, mapping, outside, parse, policy,
+    resolve, segment, tunnel,
 };
 use crate::verdict::{Trace, Verdict, finish};
 
@@ -42,6 +44,7 @@ fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
     let source = identity::slice_source(endpoint, ip.source())?;
     // It is whole, and of a kind that we carry.
     let headers = parse::slice_packet(packet, ip, ETHERNET_BYTES)?;
+    let quote = parse::quote(packet, &headers)?;
     let conversation = Conversation {
         slice: endpoint.slice,
         source,
@@ -52,67 +55,89 @@ fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
     };
     // Its destination is in the same slice, and somewhere.
     let target = resolve::target(endpoint.table, ip.destination(), endpoint.slice, route)?;
+    // An error is judged as the packet that it quotes, which came the other way.
+    let judged = match &quote {
+        Some(quote) => {
+            icmp_error::check(quote, ip.destination(), endpoint.pod_address)?;
+            conversation.reversed(quote.transport)
+        }
+        None => conversation,
+    };
     // The two may talk; a pod may always talk to itself.
     if ip.destination() != endpoint.slice_address {
-        policy::judge(&conversation)?;
+        policy::judge(&judged)?;
     }
+    // What the pod quotes has a name of its own on the other side.
+    if let Some(quote) = &quote {
+        icmp_error::map_destination(packet, quote, quote.ip_offset, source)?;
+    }
+    let sent = Sent {
+        endpoint,
+        conversation,
+        class: classify::class(endpoint.slice, &judged.transport),
+        headers,
+    };
     match target {
-        Target::Pod(pod) => to_pod(packet, endpoint, &conversation, &headers, pod),
-        Target::Path(path) => to_path(packet, &conversation, &headers, route, path),
+        Target::Pod(pod) => {
+            if let Some(quote) = &quote {
+                icmp_error::map_source(packet, quote, quote.ip_offset, pod.pod_address)?;
+            }
+            to_pod(packet, &sent, pod)
+        }
+        Target::Path(path) => to_path(packet, &sent, route, path),
     }
+}
+
+/// A packet that may go.
+struct Sent<'a> {
+    endpoint: &'a Endpoint,
+    conversation: Conversation,
+    class: Class,
+    headers: Headers,
 }
 
 /// On this node: both names are mapped at once and no tunnel is needed.
 #[inline(always)]
-fn to_pod(
-    packet: Packet,
-    endpoint: &Endpoint,
-    conversation: &Conversation,
-    headers: &parse::Headers,
-    pod: &LocalEndpoint,
-) -> Result<Verdict, DropReason> {
-    let class = classify::class(conversation.slice, &headers.transport);
-    mapping::map_source(packet, headers, conversation.source)?;
+fn to_pod(packet: Packet, sent: &Sent, pod: &LocalEndpoint) -> Result<Verdict, DropReason> {
+    let Sent { headers, .. } = sent;
+    mapping::map_source(packet, headers, sent.conversation.source)?;
     mapping::map_destination(packet, headers, pod.pod_address)?;
-    count::traffic(
-        headers,
-        conversation.slice,
-        endpoint.cluster,
-        class.class,
-        Direction::Local,
-    );
-    deliver::to_pod(packet, pod)
+    let verdict = deliver::to_pod(packet, pod)?;
+    let endpoint = sent.endpoint;
+    let (class, direction) = (sent.class.class, Direction::Local);
+    count::traffic(headers, endpoint.slice, endpoint.cluster, class, direction);
+    Ok(verdict)
 }
 
 /// On another node: mapped, sized, and put into the tunnel.
 #[inline(always)]
-fn to_path(
+fn to_path(packet: Packet, sent: &Sent, route: &Route, path: &Path) -> Result<Verdict, DropReason> {
+    let Sent { headers, class, .. } = sent;
+    let (slice, source) = (sent.conversation.slice, sent.conversation.source);
+    if segment::check_size(headers, path).is_err() {
+        return tell_too_big(packet, sent.endpoint, headers, path);
+    }
+    mapping::map_source(packet, headers, source)?;
+    segment::clamp_mss(packet, headers, path)?;
+    tunnel::push(packet, headers, source, slice, *class, path)?;
+    count::traffic(headers, slice, route.cluster, class.class, Direction::Out);
+    Ok(deliver::to_path(packet, path))
+}
+
+/// Too big: the pod is told, as a router would tell it.
+#[inline(always)]
+fn tell_too_big(
     packet: Packet,
-    conversation: &Conversation,
-    headers: &parse::Headers,
-    route: &Route,
+    endpoint: &Endpoint,
+    headers: &Headers,
     path: &Path,
 ) -> Result<Verdict, DropReason> {
-    let class = classify::class(conversation.slice, &headers.transport);
-    segment::check_size(headers, path)?;
-    mapping::map_source(packet, headers, conversation.source)?;
-    segment::clamp_mss(packet, headers, path)?;
-    tunnel::push(
-        packet,
-        headers,
-        conversation.source,
-        conversation.slice,
-        class,
-        path,
-    )?;
-    count::traffic(
-        headers,
-        conversation.slice,
-        route.cluster,
-        class.class,
-        Direction::Out,
-    );
-    Ok(deliver::to_path(packet, path))
+    let pod = resolve::pod_itself(endpoint).ok_or(DropReason::TooBig)?;
+    answer::fragmentation_needed(packet, headers, path)?;
+    match deliver::to_pod(packet, pod)? {
+        Verdict::Redirected(code) => Ok(Verdict::Answered(DropReason::TooBig, code)),
+        verdict => Ok(verdict),
+    }
 }
 
 /// Isolation lets answers in, so the question is noted, if it is the pod's own. The packet itself is not

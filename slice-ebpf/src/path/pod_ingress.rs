@@ -45,7 +45,7 @@ fn try_pod_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropRea
     // It answers the pod, or it tells the pod what became of its own packet.
     match parse::transport(packet, ip, ETHERNET_BYTES) {
         Ok(headers) if outside::is_invited(&headers) => Ok(Verdict::Untouched),
-        Err(DropReason::IcmpError) => {
+        Ok(headers) if outside::is_error(&headers) => {
             outside::check_error_quotes_pod(packet, &ip, ETHERNET_BYTES, endpoint)?;
             Ok(Verdict::Untouched)
         }

@@ -5,11 +5,14 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
 use slice_common::layout::Direction;
+use slice_common::wire::vxlan;
 
 use crate::maps;
 use crate::packet::Packet;
 use crate::stage::policy::Conversation;
-use crate::stage::{count, deliver, identity, mapping, parse, policy, resolve, segment, tunnel};
+use crate::stage::{
+    count, deliver, icmp_error, identity, mapping, parse, policy, resolve, segment, tunnel,
+};
 use crate::verdict::{Trace, Verdict, finish};
 
 #[classifier]
@@ -39,33 +42,42 @@ fn try_underlay_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, Dr
     // It carries a whole IPv4 packet of a kind that we carry.
     let ip = tunnel::inner(packet)?;
     let headers = parse::slice_packet(packet, ip, tunnel::INNER_OFFSET)?;
+    let quote = parse::quote(packet, &headers)?;
     let tos = tunnel::tos_after_pop(&outer, &ip)?;
     // The peer may speak for the inner source, in this slice.
     let from = identity::delivered_source(slice.table, ip.source(), vni.slice_number(), peer)?;
     // The inner destination is a pod of this node, in this slice.
     let pod = resolve::local_pod(slice.table, ip.destination(), vni.slice_number())?;
-    // The two may talk: the far node asked the same question, and we do not rely on it.
-    policy::judge(&Conversation {
+    let conversation = Conversation {
         slice: vni.slice_number(),
         source: ip.source(),
         source_namespace: from.namespace,
         destination: ip.destination(),
         destination_namespace: pod.namespace,
         transport: headers.transport,
-    })?;
+    };
+    // An error is judged as the packet that it quotes, which went the other way.
+    let judged = match &quote {
+        Some(quote) => {
+            icmp_error::check(quote, ip.destination(), ip.source())?;
+            conversation.reversed(quote.transport)
+        }
+        None => conversation,
+    };
+    // The two may talk: the far node asked the same question, and we do not rely on it.
+    policy::judge(&judged)?;
     // Out of the tunnel, under the name the pod knows for itself.
     let headers = tunnel::pop(packet, &headers, tos)?;
     if let Some(path) = resolve::path_back(from) {
         segment::clamp_mss(packet, &headers, path)?;
     }
     mapping::map_destination(packet, &headers, pod.pod_address)?;
-    let class = vni.class().number();
-    count::traffic(
-        &headers,
-        vni.slice_number(),
-        from.cluster,
-        class,
-        Direction::In,
-    );
-    deliver::to_pod(packet, pod)
+    if let Some(quote) = &quote {
+        let ip_offset = quote.ip_offset - vxlan::OVERHEAD_BYTES;
+        icmp_error::map_source(packet, quote, ip_offset, pod.pod_address)?;
+    }
+    let verdict = deliver::to_pod(packet, pod)?;
+    let (slice, class) = (vni.slice_number(), vni.class().number());
+    count::traffic(&headers, slice, from.cluster, class, Direction::In);
+    Ok(verdict)
 }

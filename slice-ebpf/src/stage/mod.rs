@@ -1,8 +1,10 @@
 //! One file, one question. Stages never call each other: a path calls them in a packet's order.
 
+pub(crate) mod answer;
 pub(crate) mod classify;
 pub(crate) mod count;
 pub(crate) mod deliver;
+pub(crate) mod icmp_error;
 pub(crate) mod identity;
 pub(crate) mod mapping;
 pub(crate) mod outside;

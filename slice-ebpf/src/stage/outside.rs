@@ -95,6 +95,11 @@ pub(crate) fn is_invited(headers: &Headers) -> bool {
     }
 }
 
+#[inline(always)]
+pub(crate) fn is_error(headers: &Headers) -> bool {
+    headers.transport.kind == PacketKind::Error
+}
+
 /// Lets an ICMP error pass that quotes a packet of the pod to the outside. Nobody outside sees the
 /// pod's packets to its slice, so an error about one of those is made up.
 #[inline(always)]

@@ -12,6 +12,9 @@ use slice_common::wire::{ETHERNET_BYTES, ETHERTYPE_IPV4};
 
 use crate::packet::Packet;
 
+/// What RFC 792 promises of the transport header in a quote.
+const QUOTED_TRANSPORT_BYTES: u32 = 8;
+
 /// The headers of one IPv4 packet and where they stand.
 #[derive(Clone, Copy)]
 pub(crate) struct Headers {
@@ -92,7 +95,7 @@ pub(crate) fn transport(
             (tcp.kind(), ports(packet, offset)?)
         }
         UDP if payload_bytes >= UDP_HEADER_BYTES => (PacketKind::Datagram, ports(packet, offset)?),
-        ICMP if payload_bytes >= ICMP_HEADER_BYTES => echo(packet, offset)?,
+        ICMP if payload_bytes >= ICMP_HEADER_BYTES => icmp(packet, offset)?,
         UDP | ICMP => return Err(DropReason::Malformed),
         _ => return Err(DropReason::UnsupportedProtocol),
     };
@@ -110,6 +113,69 @@ pub(crate) fn transport(
         tcp,
         gso_bytes: packet.gso_bytes(),
     })
+}
+
+/// The packet that an ICMP error speaks of, and where it stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Quote {
+    pub(crate) ip: Ipv4Header,
+    pub(crate) ip_offset: u32,
+    pub(crate) transport: Transport,
+}
+
+/// What the packet quotes, if it is an ICMP error.
+#[inline(always)]
+pub(crate) fn quote(packet: Packet, headers: &Headers) -> Result<Option<Quote>, DropReason> {
+    match headers.transport.kind {
+        PacketKind::Error => quoted(packet, headers).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Reads an IPv4 header and eight bytes behind it at least (RFC 792), of a packet that slices carry.
+#[inline(always)]
+fn quoted(packet: Packet, error: &Headers) -> Result<Quote, DropReason> {
+    let ip_offset = error.transport_offset + ICMP_HEADER_BYTES;
+    let ip = header(packet, ip_offset).ok_or(DropReason::IcmpError)?;
+    let offset = ip_offset + ip.header_bytes();
+    let end = error.ip_offset + error.ip.total_bytes();
+    if ip.version() != 4
+        || ip.header_bytes() < HEADER_BYTES
+        || ip.is_later_fragment()
+        || offset + QUOTED_TRANSPORT_BYTES > end
+    {
+        return Err(DropReason::IcmpError);
+    }
+    packet.make_readable(offset + QUOTED_TRANSPORT_BYTES);
+    let (kind, ports) = match ip.protocol() {
+        TCP => (PacketKind::TcpOther, ports(packet, offset)),
+        UDP => (PacketKind::Quoted, ports(packet, offset)),
+        ICMP => (PacketKind::Quoted, quoted_echo(packet, offset)),
+        _ => return Err(DropReason::IcmpError),
+    };
+    let Ok([source_port, destination_port]) = ports else {
+        return Err(DropReason::IcmpError);
+    };
+    let transport = Transport {
+        protocol: ip.protocol(),
+        kind,
+        source_port,
+        destination_port,
+    };
+    Ok(Quote {
+        ip,
+        ip_offset,
+        transport,
+    })
+}
+
+/// An error about an error would go round for ever.
+#[inline(always)]
+fn quoted_echo(packet: Packet, offset: u32) -> Result<[Port; 2], DropReason> {
+    match icmp(packet, offset)? {
+        (PacketKind::EchoRequest | PacketKind::EchoReply, ports) => Ok(ports),
+        _ => Err(DropReason::IcmpError),
+    }
 }
 
 #[inline(always)]
@@ -134,9 +200,13 @@ fn ports(packet: Packet, offset: u32) -> Result<[Port; 2], DropReason> {
 }
 
 #[inline(always)]
-fn echo(packet: Packet, offset: u32) -> Result<(PacketKind, [Port; 2]), DropReason> {
+fn icmp(packet: Packet, offset: u32) -> Result<(PacketKind, [Port; 2]), DropReason> {
     let words: [u16; 3] = packet.load(offset).ok_or(DropReason::Malformed)?;
     let [icmp_type, code] = words[0].to_ne_bytes();
     let kind = icmp_kind(icmp_type, code)?;
-    Ok((kind, [Port::from_network_word(words[2]), Port::new(0)]))
+    let identifier = match kind {
+        PacketKind::Error => Port::new(0),
+        _ => Port::from_network_word(words[2]),
+    };
+    Ok((kind, [identifier, Port::new(0)]))
 }

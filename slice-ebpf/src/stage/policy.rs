@@ -20,6 +20,21 @@ pub(crate) struct Conversation {
     pub(crate) transport: Transport,
 }
 
+impl Conversation {
+    /// The conversation as a packet the other way sees it.
+    #[inline(always)]
+    pub(crate) fn reversed(&self, transport: Transport) -> Self {
+        Self {
+            slice: self.slice,
+            source: self.destination,
+            source_namespace: self.destination_namespace,
+            destination: self.source,
+            destination_namespace: self.source_namespace,
+            transport,
+        }
+    }
+}
+
 /// Judges a packet; one that opens a UDP or echo exchange leaves a record for its reply.
 #[inline(always)]
 pub(crate) fn judge(conversation: &Conversation) -> Result<(), DropReason> {

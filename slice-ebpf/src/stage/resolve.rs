@@ -3,7 +3,7 @@
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
 use slice_common::id::TableId;
-use slice_common::layout::{LocalEndpoint, Path, Route, RouteKind};
+use slice_common::layout::{Endpoint, LocalEndpoint, Path, Route, RouteKind};
 
 use crate::maps;
 
@@ -74,6 +74,12 @@ pub(crate) fn slice_elsewhere(address: Address) -> Option<u32> {
         RouteKind::Local => None,
         RouteKind::Via | RouteKind::Unreachable => Some(route.slice),
     }
+}
+
+/// The pod that sends, as one to deliver to.
+#[inline(always)]
+pub(crate) fn pod_itself(endpoint: &Endpoint) -> Option<&'static LocalEndpoint> {
+    maps::local_endpoint(endpoint.table, endpoint.slice_address)
 }
 
 /// The path back to a block that a packet came from, for its MTU; nothing when there is none.

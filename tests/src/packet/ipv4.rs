@@ -158,6 +158,13 @@ impl Ipv4 {
         Self { options, ..self }
     }
 
+    pub fn dont_fragment(self, dont_fragment: bool) -> Self {
+        Self {
+            dont_fragment,
+            ..self
+        }
+    }
+
     /// Another version than 4.
     pub fn version(self, version: u8) -> Self {
         Self { version, ..self }

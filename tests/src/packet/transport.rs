@@ -283,6 +283,23 @@ impl Ipv4Quote {
         bytes.truncate(28);
         Self(bytes)
     }
+
+    /// The IPv4 header without options and the twenty bytes after it.
+    pub fn long(packet: &super::Ipv4) -> Self {
+        let mut bytes = packet.build();
+        bytes.truncate(40);
+        Self(bytes)
+    }
+
+    pub fn cut_to(mut self, bytes: usize) -> Self {
+        self.0.truncate(bytes);
+        self
+    }
+
+    pub fn followed_by(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
 }
 
 #[cfg(test)]

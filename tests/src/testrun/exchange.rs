@@ -93,6 +93,12 @@ impl Expected {
         }
     }
 
+    /// What is handed on is an answer: the packet itself was dropped, and that is counted.
+    pub fn but_dropped(mut self, slice: u32, reason: DropReason) -> Self {
+        self.change.dropped = Self::dropped(slice, reason).change.dropped;
+        self
+    }
+
     /// One packet of this many inner bytes is counted.
     pub fn counted(
         mut self,

@@ -1,9 +1,13 @@
 //! What happens to a packet on its way: sizes, checksums, classes.
 
+use std::net::{SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
 use slice_tests::child::poll_until;
 use slice_tests::lab::inventory::{NODES, PODS};
 use slice_tests::lab::{KernelDrops, Lab, Pod};
@@ -21,6 +25,7 @@ pub(crate) const SCENES: &[Scene] = &[
         "a_datagram_that_fits_passes_and_one_byte_more_is_counted",
         datagram_sizes,
     ),
+    ("a_sender_is_told_which_size_fits", told_of_the_size),
     (
         "mapped_packets_have_right_checksums_without_offload",
         checksums,
@@ -87,6 +92,57 @@ fn datagram_sizes(lab: &Lab) -> Result<()> {
         near.send(address, &vec![0x5a; 1423])
     })?;
     ensure!(far.is_empty()?, "a datagram that is too big arrived");
+    Ok(())
+}
+
+fn never_fragment(socket: &UdpSocket) -> Result<()> {
+    let how = libc::IP_PMTUDISC_DO;
+    // SAFETY: the option is one integer, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const how).cast(),
+            size_of_val(&how) as libc::socklen_t,
+        )
+    };
+    Errno::result(result).context("IP_MTU_DISCOVER")?;
+    Ok(())
+}
+
+/// Linux asks for no more than "don't fragment" to be told.
+fn told_of_the_size(lab: &Lab) -> Result<()> {
+    for (from, to) in [("kafka-1", "kafka-2"), ("kafka-2", "kafka-0")] {
+        let [near, far] = pods(lab, [from, to])?;
+        let at_far = Mailbox::open(&far.netns, OPEN_PORT)?;
+        let address = SocketAddrV4::new(slice_address(&far)?, OPEN_PORT);
+        let socket = near.netns.enter(|| UdpSocket::bind("0.0.0.0:0"))??;
+        never_fragment(&socket)?;
+        socket.connect(address)?;
+        expect_drops(lab, &[(near.node, "kafka", "too_big", 1)], || {
+            socket.send(&[0x5a; 1472])?;
+            Ok(())
+        })?;
+        let mtu_bytes = poll_until(LIMIT, || {
+            let mtu_bytes = getsockopt(&socket, sockopt::IpMtu)?;
+            Ok((mtu_bytes < 1500).then_some(mtu_bytes))
+        })?;
+        same("path MTU", &mtu_bytes, &Some(1450))?;
+        let told = socket.take_error()?.and_then(|error| error.raw_os_error());
+        same("the socket was told", &told, &Some(libc::EMSGSIZE))?;
+        expect_drops(lab, &[], || {
+            let refused = socket.send(&[0x5a; 1423]);
+            let error = refused.map_err(|error| error.raw_os_error());
+            same(
+                "the pod's own stack says",
+                &error,
+                &Err(Some(libc::EMSGSIZE)),
+            )
+        })?;
+        socket.send(&[0x5a; 1422])?;
+        same("arrived", &at_far.receive()?.1.len(), &1422)?;
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use slice_common::drop_reason::DropReason;
 
-use super::{drops_from_pod, from_pod};
+use super::{drops_from_pod, from_pod, to_pod};
 use crate::packet::{Icmp, Ipv4, Ipv4Quote, Tcp, Udp};
 use crate::testrun::actors::*;
 use crate::testrun::{Expected, Program, World};
@@ -82,11 +82,37 @@ pub(super) fn drop_unsupported_protocol(world: &mut World) -> Result<()> {
     )
 }
 
+/// Quotes that nobody can mean.
 pub(super) fn drop_icmp_error(world: &mut World) -> Result<()> {
-    let about = Ipv4Quote::of(&Ipv4::between(KAFKA_1, KAFKA_0.pod_address).udp(Udp::new(1, 2)));
-    let echo = to_kafka_1().icmp(Icmp::echo_request(1, 1));
-    let error = to_kafka_1().icmp(Icmp::port_unreachable(&about));
-    drops_from_pod(world, DropReason::IcmpError, &echo, &error)
+    let syn = Tcp::new(40_000, 9092).syn();
+    let about = Ipv4::between(KAFKA_1, KAFKA_0.pod_address).tcp(syn.clone());
+    let error = |quote: Ipv4Quote| to_kafka_1().icmp(Icmp::port_unreachable(&quote));
+    let good = error(Ipv4Quote::of(&about));
+    let echo = about.clone().icmp(Icmp::echo_request(1, 1));
+    drops_from_pod(
+        world,
+        DropReason::IcmpError,
+        &good,
+        &error(Ipv4Quote::of(&about).cut_to(27)),
+    )?;
+    let error_about = |packet: &Ipv4| error(Ipv4Quote::of(packet));
+    for bad in [
+        // Somebody else's conversation, from either side; the pod's own packet; its slice name.
+        error_about(&about.clone().source(ANALYTICS_0)),
+        error_about(&about.clone().destination(ANALYTICS_2.pod_address)),
+        error_about(&to_kafka_1().tcp(syn.clone())),
+        error_about(&about.clone().destination(KAFKA_0.slice_address)),
+        // No ports, no protocol of ours, no IPv4, an error about an error, nothing at all.
+        error_about(&about.clone().fragment(8, false)),
+        error_about(&about.clone().raw(132, vec![0; 8])),
+        error_about(&about.clone().version(6)),
+        error_about(&about.clone().header_words(4)),
+        error_about(&about.icmp(Icmp::port_unreachable(&Ipv4Quote::of(&echo)))),
+        to_kafka_1().icmp(Icmp::message(3, 3)),
+    ] {
+        drops_from_pod(world, DropReason::IcmpError, &good, &bad)?;
+    }
+    Ok(())
 }
 
 pub(super) fn drop_unsupported_icmp(world: &mut World) -> Result<()> {
@@ -119,5 +145,42 @@ pub(super) fn drop_gso_not_tcp(world: &mut World) -> Result<()> {
 /// 1450 bytes and 50 of tunnel headers fill the path; one more does not fit.
 pub(super) fn drop_too_big(world: &mut World) -> Result<()> {
     let data = |bytes| to_kafka_1().tcp(Tcp::new(40_000, 9092).ack().data(vec![1; bytes]));
-    drops_from_pod(world, DropReason::TooBig, &data(1410), &data(1411))
+    world
+        .send(
+            "fits",
+            Program::PodEgress,
+            KAFKA_0.device,
+            from_pod(&data(1410)),
+        )
+        .accepted()?;
+    // The pod is told by its peer's name. The quote ends with the TCP header.
+    for too_big in [data(1411), data(1411).dont_fragment(false), data(3000)] {
+        let answer = Ipv4::between(KAFKA_1, KAFKA_0.pod_address)
+            .icmp(Icmp::fragmentation_needed(1450, &Ipv4Quote::long(&too_big)));
+        let told = Expected::redirected(&to_pod(&KAFKA_0, &answer));
+        world
+            .send(
+                "too big",
+                Program::PodEgress,
+                KAFKA_0.device,
+                from_pod(&too_big),
+            )
+            .expect(told.but_dropped(KAFKA.id, DropReason::TooBig))?;
+    }
+    Ok(())
+}
+
+/// Nothing is said about errors, and we quote no options.
+pub(super) fn too_big_without_a_word(world: &mut World) -> Result<()> {
+    let about = Ipv4::between(KAFKA_1, KAFKA_0.pod_address).tcp(Tcp::new(40_000, 9092).syn());
+    let error = |bytes: usize| {
+        let quote = Ipv4Quote::of(&about).followed_by(&vec![0; bytes - 28]);
+        to_kafka_1().icmp(Icmp::port_unreachable(&quote))
+    };
+    drops_from_pod(world, DropReason::TooBig, &error(1422), &error(1423))?;
+    let options = |bytes| {
+        let data = Tcp::new(40_000, 9092).ack().data(vec![1; bytes]);
+        to_kafka_1().options(&[1, 1, 1, 1]).tcp(data)
+    };
+    drops_from_pod(world, DropReason::TooBig, &options(1406), &options(1407))
 }

@@ -3,6 +3,7 @@
 mod drop_packet;
 mod drop_place;
 mod drop_tunnel;
+mod errors;
 mod golden;
 mod guard;
 mod outside;
@@ -61,8 +62,11 @@ pub fn scenes() -> Vec<Scene> {
             echo_request_from_outside_is_no_answer
             error_about_the_pods_own_packet open_slice_lets_strangers_in
             traffic_through_the_pod_is_not_judged later_fragments_from_outside;
+        errors: pod_tells_a_remote_sender pod_is_told_by_a_remote_receiver
+            pod_tells_a_sender_on_its_node error_about_a_forbidden_packet error_about_an_answer
+            forged_errors_from_a_peer;
         drop_packet: drop_malformed drop_fragment drop_unsupported_protocol drop_icmp_error
-            drop_unsupported_icmp drop_gso_not_tcp drop_too_big every_lie_about_length_is_malformed;
+            drop_unsupported_icmp drop_gso_not_tcp drop_too_big too_big_without_a_word every_lie_about_length_is_malformed;
         drop_place: drop_spoofed_source drop_no_route drop_other_slice drop_no_endpoint
             drop_policy_denied drop_isolated drop_no_path drop_helper_failed
             policy_is_judged_on_arrival_too no_rule_no_passage deny_wins_by_the_longer_prefix;

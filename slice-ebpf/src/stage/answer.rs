@@ -1,0 +1,40 @@
+//! What do we tell the sender of a packet that goes no further?
+
+use slice_common::drop_reason::DropReason;
+use slice_common::layout::Path;
+use slice_common::policy::PacketKind;
+use slice_common::wire::icmp::{self, QUOTED_BYTES};
+use slice_common::wire::{ETHERNET_BYTES, vxlan};
+
+use crate::packet::Packet;
+use crate::stage::parse::Headers;
+
+/// IPv4 without options.
+const PLAIN_HEADER: u8 = 0x45;
+
+/// Makes the packet the answer that it does not fit the path, from its destination to its sender. A
+/// packet without DF gets it too: we cannot cut it, but Linux senders then do.
+/// # Errors  nothing is said about errors (RFC 1122) and packets with options; the packet may be
+/// spoilt by then.
+#[inline(always)]
+pub(crate) fn fragmentation_needed(
+    packet: Packet,
+    headers: &Headers,
+    path: &Path,
+) -> Result<(), DropReason> {
+    if headers.transport.kind == PacketKind::Error || headers.ip.first_byte() != PLAIN_HEADER {
+        return Err(DropReason::TooBig);
+    }
+    packet.make_readable(ETHERNET_BYTES + QUOTED_BYTES);
+    let quoted: [u16; 20] = packet.load(ETHERNET_BYTES).ok_or(DropReason::TooBig)?;
+    let answer = icmp::fragmentation_needed(
+        headers.ip.destination(),
+        headers.ip.source(),
+        path.mtu.saturating_sub(vxlan::OVERHEAD_BYTES) as u16,
+        &quoted,
+    );
+    packet.cut(ETHERNET_BYTES + QUOTED_BYTES)?;
+    packet.make_room(icmp::HEADERS_BYTES)?;
+    packet.store(ETHERNET_BYTES, &answer)?;
+    Ok(())
+}
