@@ -1,5 +1,6 @@
 //! The lab library.
 
+pub mod bench;
 pub mod child;
 pub mod debian;
 pub mod demo;

@@ -35,6 +35,9 @@ enum Command {
     /// Show two minutes of a real Kafka stretched over three clusters.
     #[command(disable_help_flag = true)]
     Demo(PassedOn),
+    /// Measure: `bench path --json FILE`.
+    #[command(disable_help_flag = true)]
+    Bench(PassedOn),
     /// Make and use the lab: up, status, exec POD -- COMMAND, down.
     #[command(disable_help_flag = true)]
     Lab(PassedOn),
@@ -87,6 +90,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Build => build()?,
         Command::Demo(passed) => return pass_on("demo", passed),
+        Command::Bench(passed) => return pass_on("bench", passed),
         Command::Lab(passed) => return lab::pass_through(&passed.arguments),
         Command::Relay(passed) => return pass_on("relay", passed),
         Command::Test(arguments) => return Ok(code(testing::run(&arguments)?)),

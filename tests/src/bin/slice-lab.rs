@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use slice_tests::bench::{self, BenchArgs};
 use slice_tests::demo::{self, DemoArgs};
 use slice_tests::kafka::{ConsumeArgs, ProduceArgs};
 use slice_tests::lab::command::{self, DegradeArgs, ExecArgs, UpArgs};
@@ -24,6 +25,8 @@ enum SliceLab {
     Down,
     /// Play the demo: three clusters and a real Kafka stretched over them
     Demo(DemoArgs),
+    /// Measure the data path against the kernel's own ways
+    Bench(BenchArgs),
     /// Carry packets between the clusters (started by `up --wan relay`)
     Relay(RelayArgs),
     /// Write checked records to Kafka
@@ -50,6 +53,7 @@ fn run(command: SliceLab) -> Result<ExitCode> {
         SliceLab::Degrade(args) => args.run(),
         SliceLab::Down => command::down(),
         SliceLab::Demo(args) => demo::run(&args).map(ExitCode::from),
+        SliceLab::Bench(args) => bench::run(&args).map(ExitCode::from),
         SliceLab::Relay(args) => done(relay::run(&args)),
         SliceLab::KafkaProduce(args) => done(args.run()),
         SliceLab::KafkaConsume(args) => done(args.run()),

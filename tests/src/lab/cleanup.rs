@@ -81,7 +81,7 @@ pub fn remove_everything() -> Result<()> {
     Ok(())
 }
 
-fn mounts_below(dir: &str) -> Vec<PathBuf> {
+pub(crate) fn mounts_below(dir: &str) -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut mounts: Vec<PathBuf> = table
         .lines()
@@ -94,7 +94,7 @@ fn mounts_below(dir: &str) -> Vec<PathBuf> {
 }
 
 /// A namespace of the lab is ours, and so is whatever runs in it: no name is looked at.
-fn processes_in(namespaces: &[String]) -> Vec<i32> {
+pub(crate) fn processes_in(namespaces: &[String]) -> Vec<i32> {
     let inodes: BTreeSet<(u64, u64)> = namespaces
         .iter()
         .filter_map(|name| inode(&Path::new("/run/netns").join(name)))

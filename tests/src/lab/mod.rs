@@ -6,7 +6,7 @@ pub mod cleanup;
 pub mod command;
 pub mod config;
 pub mod inventory;
-mod network;
+pub(crate) mod network;
 pub mod observe;
 pub mod state;
 mod wan;

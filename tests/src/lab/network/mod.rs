@@ -6,7 +6,7 @@
 //! send tunnel packets with segmentation left to do (its `hw_enc_features` are empty), so everything
 //! routed to a node would be cut there, and only for tunnels.
 
-pub(super) mod nic;
+pub(crate) mod nic;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -290,13 +290,15 @@ fn configure_pod(pod: &PodSpec) -> Result<()> {
     nic::steer_receive(&namespace)
 }
 
+/// What a namespace does with packets of others.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(crate) enum Role {
     Router,
     Host,
 }
 
-fn configure(namespace: &NetNs, role: Role, script: &str) -> Result<()> {
+/// Gives a namespace the stack options of its role and runs the `ip -batch` script in it.
+pub(crate) fn configure(namespace: &NetNs, role: Role, script: &str) -> Result<()> {
     namespace.enter(|| set_stack_options(role))??;
     ip(Some(namespace), script)
 }
@@ -318,7 +320,8 @@ fn set_stack_options(role: Role) -> Result<()> {
     Ok(())
 }
 
-fn answer_for_gateway(interface: &str) -> Result<()> {
+/// Lets an interface of the calling thread's namespace answer for every address.
+pub(crate) fn answer_for_gateway(interface: &str) -> Result<()> {
     sysctl(&format!("ipv4/conf/{interface}/proxy_arp"), "1")?;
     // Without it the kernel delays each answer by up to 0.8 s.
     sysctl(&format!("ipv4/neigh/{interface}/proxy_delay"), "0")
@@ -337,13 +340,13 @@ fn sysctl(name: &str, value: &str) -> Result<()> {
 }
 
 /// Runs `ip -batch` on the script, inside the namespace or outside of all.
-fn ip(namespace: Option<&NetNs>, script: &str) -> Result<()> {
+pub(crate) fn ip(namespace: Option<&NetNs>, script: &str) -> Result<()> {
     batch("ip", &["-batch", "-"], namespace, script)
 }
 
 /// Runs a program of iproute2 over many commands at once: a process per command is what makes
 /// building a lab slow.
-pub(super) fn batch(
+pub(crate) fn batch(
     program: &str,
     arguments: &[&str],
     namespace: Option<&NetNs>,

@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::{WAN_NAMESPACE, batch, wan_port};
 use crate::lab::inventory::{CLUSTERS, MTU_BYTES, NODES};
-use crate::lab::state::{LAB_DIR, lab_path};
+use crate::lab::state::lab_path;
 use crate::netns::NetNs;
 
 const ETHERNET_HEADER_BYTES: u64 = 14;
@@ -19,7 +19,7 @@ const ETHERNET_HEADER_BYTES: u64 = 14;
 ///
 /// A veth's receive ring has 256 slots and drops when full; since Linux 6.16 it exerts
 /// back-pressure instead, but only on a sender that has a real qdisc.
-pub(in crate::lab) fn give_real_qdisc(namespace: &NetNs, devices: &[&str]) -> Result<()> {
+pub(crate) fn give_real_qdisc(namespace: &NetNs, devices: &[&str]) -> Result<()> {
     let mut script = String::new();
     for device in devices {
         let _ = writeln!(script, "qdisc replace dev {device} root pfifo limit 1000");
@@ -32,13 +32,19 @@ pub(in crate::lab) fn give_real_qdisc(namespace: &NetNs, devices: &[&str]) -> Re
 /// Without it two CPUs deliver one flow and reorder it, whatever routes the packets.
 pub(in crate::lab) fn steer_receive(namespace: &NetNs) -> Result<()> {
     let mask = cpu_mask(std::thread::available_parallelism().map_or(1, usize::from));
+    steer_receive_to(namespace, &mask, &lab_path("sys"))
+}
+
+/// Steers what every device of the namespace receives to the CPUs of `mask`; sysfs gets mounted at
+/// `mount_point`, for this alone.
+pub(crate) fn steer_receive_to(namespace: &NetNs, mask: &str, mount_point: &Path) -> Result<()> {
     namespace
-        .enter(|| with_own_sysfs(|sysfs| steer_all(sysfs, &mask)))?
+        .enter(|| with_own_sysfs(mount_point, |sysfs| steer_all(sysfs, mask)))?
         .with_context(|| format!("receive packet steering in {}", namespace.name()))
 }
 
 /// Sets offloads of a device, in the words of `ethtool -K`.
-pub(in crate::lab) fn set_offload(
+pub(crate) fn set_offload(
     namespace: &NetNs,
     device: &str,
     settings: &[(&str, bool)],
@@ -122,21 +128,20 @@ fn steer_all(sysfs: &Path, mask: &str) -> Result<()> {
 
 /// Gives the calling thread, which must end afterwards, a sysfs of its network namespace: sysfs
 /// shows the devices of the namespace it was mounted in, not of the one that reads it.
-fn with_own_sysfs(f: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let dir = lab_path("sys");
-    fs::create_dir_all(&dir).with_context(|| format!("cannot create {LAB_DIR}/sys"))?;
+fn with_own_sysfs(dir: &Path, f: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
     let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
     mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).context("make / a slave mount")?;
     mount(
         Some("sysfs"),
-        &dir,
+        dir,
         Some("sysfs"),
         MsFlags::empty(),
         None::<&str>,
     )
     .context("mount sysfs")?;
-    f(&dir)
+    f(dir)
 }
 
 /// All CPUs in the kernel's format: hexadecimal words of 32 bits, separated by commas.

@@ -1,0 +1,172 @@
+//! `slice-lab bench path`: what the data path costs, against the kernel's own ways, in one run.
+//!
+//! A machine's speed changes by a factor within a minute, so absolute figures mean little. Variants
+//! take turns every fraction of a second, each round is compared with itself, and what is reported is
+//! the median of the rounds' ratios with its 95 % interval.
+
+pub mod bed;
+pub mod load;
+pub mod report;
+pub mod statistics;
+pub mod targets;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Subcommand};
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+use bed::ground::Ground;
+use bed::{Bed, Variant};
+use load::Run;
+use report::{Machine, Report, Round};
+use targets::{CASES, Case};
+
+/// Above it somebody else uses the machine.
+const QUIET_LOAD_AVERAGE: f64 = 0.5;
+
+/// Arguments of `slice-lab bench`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum What {
+    /// The way of a packet: round trips, rates and streams, each as a ratio to the kernel's own ways
+    Path(PathArgs),
+}
+
+/// Arguments of `slice-lab bench path`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PathArgs {
+    /// Write figures and raw rounds to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Rounds of every case; each case has its own number if absent
+    #[arg(long)]
+    pub rounds: Option<u32>,
+    /// The CPU that carries everything; the last one if absent
+    #[arg(long)]
+    pub cpu: Option<usize>,
+    /// The agent that sets our nodes up; looked for beside this program if absent
+    #[arg(long)]
+    pub agent: Option<PathBuf>,
+}
+
+/// Runs what was asked for and returns the exit code: 0 when every limit is met, 1 when one is missed
+/// or a figure is void, 3 when noise left one unresolved.
+pub fn run(args: &BenchArgs) -> Result<u8> {
+    let What::Path(args) = &args.what;
+    let report = path(args)?;
+    report.lines().iter().for_each(|line| println!("{line}"));
+    if let Some(json) = &args.json {
+        report.write_json(json)?;
+    }
+    Ok(report.exit_code())
+}
+
+/// Measures the data path; everything that it makes is gone when it returns.
+pub fn path(args: &PathArgs) -> Result<Report> {
+    let began = Instant::now();
+    end_on_signals()?;
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpu = args.cpu.unwrap_or(cpus - 1);
+    ensure!(
+        cpu < cpus,
+        "--cpu {cpu}: this machine has CPUs 0 to {}",
+        cpus - 1
+    );
+    let mut report = Report {
+        machine: Machine::here(cpu)?,
+        ..Report::default()
+    };
+    if report.machine.load_average_before > QUIET_LOAD_AVERAGE {
+        eprintln!(
+            "WARNING: load average {}: others use this machine, these figures are not worth keeping",
+            report.machine.load_average_before
+        );
+    }
+    let ground = Ground::take()?;
+    let beds = build_beds(&ground, cpu, &agent(args)?)?;
+    for case in CASES {
+        let rounds = measure(case, &beds, args.rounds.unwrap_or(case.rounds), cpu)?;
+        report.rounds.insert(case.key, rounds);
+    }
+    report.judge()?;
+    report.seconds = began.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+fn agent(args: &PathArgs) -> Result<PathBuf> {
+    let agent = match &args.agent {
+        Some(agent) => agent.clone(),
+        None => std::env::current_exe()?.with_file_name("slice-agent"),
+    };
+    std::path::absolute(agent).context("--agent")
+}
+
+fn build_beds(ground: &Ground, cpu: usize, agent: &Path) -> Result<Vec<Bed>> {
+    let mut variants: Vec<Variant> = CASES.iter().flat_map(|it| it.variants).copied().collect();
+    variants.sort_unstable();
+    variants.dedup();
+    let build = |variant| {
+        stop_if_told()?;
+        eprintln!("bench: set up {}", Variant::key(variant));
+        Bed::build(ground, variant, cpu, agent)
+    };
+    variants.into_iter().map(build).collect()
+}
+
+/// Lets the variants take turns, and every other round the other way round: what comes first has no
+/// advantage, and slow changes of the machine hit all alike.
+fn measure(case: &Case, beds: &[Bed], rounds: u32, cpu: usize) -> Result<Vec<Round>> {
+    eprintln!("bench: {}, {rounds} rounds", case.key);
+    let run = Run {
+        cpu,
+        duration: case.duration,
+    };
+    let mut measured = Vec::new();
+    for index in 0..rounds {
+        let mut order = case.variants.to_vec();
+        if index % 2 == 1 {
+            order.reverse();
+        }
+        let mut round = Round::new();
+        for variant in order {
+            stop_if_told()?;
+            let bed = beds.iter().find(|bed| bed.variant == variant);
+            let bed = bed.context("every variant of a case has a bed")?;
+            let readings = (case.load)(bed, run)
+                .with_context(|| format!("{} over {}", case.key, variant.key()))?;
+            round.insert(variant, readings);
+        }
+        measured.push(round);
+    }
+    Ok(measured)
+}
+
+static TOLD_TO_STOP: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_signal(_: libc::c_int) {
+    TOLD_TO_STOP.store(true, Ordering::Relaxed);
+}
+
+/// From now on SIGINT and SIGTERM end the run between two measurements, and what it made is removed.
+fn end_on_signals() -> Result<()> {
+    for it in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: the handler only stores to an atomic.
+        unsafe { signal(it, SigHandler::Handler(note_signal)) }?;
+    }
+    Ok(())
+}
+
+fn stop_if_told() -> Result<()> {
+    if TOLD_TO_STOP.load(Ordering::Relaxed) {
+        bail!("told to stop");
+    }
+    Ok(())
+}
