@@ -52,8 +52,8 @@ drop_reasons! {
         "The IPv4 or transport header is shorter than it says or than its protocol needs.";
         "Capture on the sending pod's interface; something builds packets by hand.";
     2 Fragment "fragment":
-        "The packet is an IPv4 fragment; fragments are not carried between slice pods yet.";
-        "Send datagrams that fit the path: slice MTU is the underlay's MTU less 50 bytes.";
+        "A fragment came before the first one of its datagram, or tries to overwrite its header.";
+        "The underlay reorders or loses packets; send datagrams that fit the path.";
     3 UnsupportedProtocol "unsupported_protocol":
         "The transport protocol is none of TCP, UDP and ICMP.";
         "Only TCP, UDP and ICMP echo travel between slice pods.";

@@ -22,6 +22,8 @@ pub enum PacketKind {
     Quoted,
     /// An ICMP error: nothing by itself, it is judged by the packet that it quotes.
     Error,
+    /// A fragment other than the first: nothing by itself, it follows the first.
+    LaterFragment,
 }
 
 /// Which questions a packet's verdict needs, asked one after the other until one says yes.
@@ -37,7 +39,9 @@ impl PacketKind {
     #[inline(always)]
     pub const fn may_rest_on(self, ground: Ground) -> bool {
         match ground {
-            Ground::ForwardRule => !matches!(self, Self::EchoReply | Self::Error),
+            Ground::ForwardRule => {
+                !matches!(self, Self::EchoReply | Self::Error | Self::LaterFragment)
+            }
             Ground::MirroredRule => matches!(self, Self::TcpOther),
             Ground::ReplyRecord => matches!(self, Self::Datagram | Self::EchoReply | Self::Quoted),
         }

@@ -6,8 +6,9 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCp
 use aya_ebpf::macros::btf_map;
 use slice_common::address::Address;
 use slice_common::layout::{
-    Capacity, Class, ClassKey, Counter, CounterKey, DropKey, Endpoint, LocalEndpoint, LocalKey,
-    Path, PathGroup, Peer, PolicyEntry, PolicyKey, ReplyKey, Route, RouteKey, Settings, Slice,
+    Capacity, Class, ClassKey, Counter, CounterKey, DropKey, Endpoint, FirstFragment, FragmentKey,
+    LocalEndpoint, LocalKey, Path, PathGroup, Peer, PolicyEntry, PolicyKey, ReplyKey, Route,
+    RouteKey, Settings, Slice,
 };
 
 // Written by the agent.
@@ -45,6 +46,12 @@ static CLASSES: ArrayOfMaps<LpmTrie<ClassKey, Class, { Capacity::CLASSES }>, 1> 
 
 #[btf_map]
 static REPLIES: LruHashMap<ReplyKey, u64, { Capacity::REPLIES }> = LruHashMap::new();
+
+// Written here: what the first fragment of a datagram says for all of them.
+
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, FirstFragment, { Capacity::FRAGMENTS }> =
+    LruHashMap::new();
 
 // Written here, one copy per CPU: a shared counter next to hot state costs ten times as much.
 
@@ -146,6 +153,17 @@ pub(crate) fn set_reply_expiry(key: &ReplyKey, expiry_ns: u64) {
             let _no_memory = REPLIES.insert(key, expiry_ns, KEY_ANY);
         }
     }
+}
+
+#[inline(always)]
+pub(crate) fn first_fragment(key: &FragmentKey) -> Option<FirstFragment> {
+    // SAFETY: as for `path`; a lost race reads the ports of another datagram of the same two pods.
+    unsafe { FRAGMENTS.get(key).copied() }
+}
+
+#[inline(always)]
+pub(crate) fn set_first_fragment(key: &FragmentKey, first: FirstFragment) {
+    let _no_memory = FRAGMENTS.insert(key, first, KEY_ANY);
 }
 
 #[inline(always)]

@@ -45,6 +45,8 @@ pub(super) const fn of_all_layouts() -> u64 {
         PolicyEntry::SHAPE,
         ClassKey::SHAPE,
         Class::SHAPE,
+        FragmentKey::SHAPE,
+        FirstFragment::SHAPE,
         CounterKey::SHAPE,
         Counter::SHAPE,
         DropKey::SHAPE,

@@ -18,6 +18,7 @@ impl Capacity {
     pub const POLICY: usize = 65_536;
     pub const CLASSES: usize = 8192;
     pub const REPLIES: usize = 131_072;
+    pub const FRAGMENTS: usize = 16_384;
     pub const NODE_ADDRESSES: usize = 1024;
     pub const COUNTERS: usize = 16_384;
     pub const DROPS: usize = 16_384;
@@ -162,6 +163,13 @@ pub const MAPS: &[MapSpec] = &[
         Capacity::REPLIES,
         Writer::Kernel,
         "the exchange that was silent longest is forgotten",
+    ),
+    map::<FragmentKey, FirstFragment>(
+        "FRAGMENTS",
+        MapKind::LruHash,
+        Capacity::FRAGMENTS,
+        Writer::Kernel,
+        "the oldest datagram in parts is forgotten",
     ),
     map::<CounterKey, Counter>(
         "COUNTERS",

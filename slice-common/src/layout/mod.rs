@@ -17,14 +17,16 @@ pub use delivery::{
 };
 pub use maps::{Capacity, MAPS, MapKind, MapSpec, Writer};
 pub use paths::{Encapsulation, Path, PathGroup, Peer};
-pub use policy::{Class, ClassKey, PolicyEntry, PolicyKey, PolicyVerdict};
+pub use policy::{
+    Class, ClassKey, FirstFragment, FragmentKey, PolicyEntry, PolicyKey, PolicyVerdict,
+};
 
 /// Names the pin directory. Raise it when [`FINGERPRINT`] changes: an agent of another layout then
 /// starts with its own maps instead of misreading these.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// What the layouts of [`LAYOUT_VERSION`] hash to.
-pub const FINGERPRINT: u64 = 3_766_506_860_504_855_112;
+pub const FINGERPRINT: u64 = 1_704_981_220_316_255_968;
 
 // A changed layout fails here, and the compiler's message has the new value: raise LAYOUT_VERSION and
 // put it into FINGERPRINT.

@@ -1,6 +1,7 @@
 //! Who may talk to whom, and in which class.
 
 use super::layout;
+use crate::address::Address;
 
 layout! {
     /// Key data of `POLICY`, from the widest to the narrowest; a prefix ends after the slice (32 bits),
@@ -60,6 +61,31 @@ impl PolicyVerdict {
 }
 
 layout! {
+    /// Key of `FRAGMENTS`: a datagram in parts between two slice addresses.
+    pub struct FragmentKey: 16 {
+        pub slice: u32,
+        pub source: Address,
+        pub destination: Address,
+        /// As in the packet.
+        pub identification: u16,
+        pub protocol: u8,
+        pub reserved: u8,
+    }
+}
+
+layout! {
+    /// Value of `FRAGMENTS`: what the later parts do not say. A datagram is here when its first part was
+    /// let pass.
+    pub struct FirstFragment: 8 {
+        /// Network order; an echo's identifier for ICMP.
+        pub source_port: u16,
+        /// Network order; 0 for ICMP.
+        pub destination_port: u16,
+        pub class: Class,
+    }
+}
+
+layout! {
     /// Key data of `CLASSES`; a prefix ends after the protocol (40 bits) or inside the port (48 + n).
     pub struct ClassKey: 8 {
         pub slice: u32,
@@ -87,4 +113,13 @@ layout! {
         pub dscp: u8,
         pub reserved: u16,
     }
+}
+
+impl Class {
+    /// Of packets that no rule of a slice puts into another.
+    pub const DEFAULT: Self = Self {
+        class: 0,
+        dscp: 0,
+        reserved: 0,
+    };
 }

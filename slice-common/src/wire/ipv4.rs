@@ -46,6 +46,22 @@ impl Ipv4Header {
         (u32::from_be(self.0[0])) & 0xffff
     }
 
+    /// Which datagram the packet is a part of, as in the packet.
+    #[inline(always)]
+    pub const fn identification(self) -> u16 {
+        let [high, low, ..] = self.0[1].to_ne_bytes();
+        u16::from_ne_bytes([high, low])
+    }
+
+    /// Whether a later fragment begins eight bytes into the datagram: within the header of TCP, to
+    /// overwrite flags that were judged (RFC 1858).
+    #[inline(always)]
+    pub const fn begins_in_tcp_header(self) -> bool {
+        let offset_bytes = (u32::from_be(self.0[1]) & 0x1fff) * 8;
+        self.protocol() == super::transport::TCP
+            && offset_bytes < super::transport::TCP_HEADER_BYTES
+    }
+
     /// Whether the packet is a part of a datagram: more to come, or not the first.
     #[inline(always)]
     pub const fn is_fragment(self) -> bool {

@@ -12,8 +12,8 @@ use crate::stage::parse::Headers;
 use crate::stage::policy::Conversation;
 use crate::stage::resolve::Target;
 use crate::stage::{
-    answer, classify, count, deliver, icmp_error, identity, mapping, outside, parse, policy,
-    resolve, segment, tunnel,
+    answer, classify, count, deliver, fragment, icmp_error, identity, mapping, outside, parse,
+    policy, resolve, segment, tunnel,
 };
 use crate::verdict::{Trace, Verdict, finish};
 
@@ -43,7 +43,7 @@ fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
     // It is who it says.
     let source = identity::slice_source(endpoint, ip.source())?;
     // It is whole, and of a kind that we carry.
-    let headers = parse::slice_packet(packet, ip, ETHERNET_BYTES)?;
+    let mut headers = parse::slice_packet(packet, ip, ETHERNET_BYTES)?;
     let quote = parse::quote(packet, &headers)?;
     let conversation = Conversation {
         slice: endpoint.slice,
@@ -63,10 +63,20 @@ fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
         }
         None => conversation,
     };
-    // The two may talk; a pod may always talk to itself.
-    if ip.destination() != endpoint.slice_address {
-        policy::judge(&judged)?;
-    }
+    let class = if ip.is_later_fragment() {
+        // A later fragment follows its first.
+        let first = fragment::first_of(&conversation, &ip)?;
+        fragment::lend_ports(&mut headers, &first);
+        first.class
+    } else {
+        // The two may talk; a pod may always talk to itself.
+        if ip.destination() != endpoint.slice_address {
+            policy::judge(&judged)?;
+        }
+        let class = classify::class(endpoint.slice, &judged.transport);
+        fragment::remember_first(&conversation, &ip, class);
+        class
+    };
     // What the pod quotes has a name of its own on the other side.
     if let Some(quote) = &quote {
         icmp_error::map_destination(packet, quote, quote.ip_offset, source)?;
@@ -74,7 +84,7 @@ fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
     let sent = Sent {
         endpoint,
         conversation,
-        class: classify::class(endpoint.slice, &judged.transport),
+        class,
         headers,
     };
     match target {

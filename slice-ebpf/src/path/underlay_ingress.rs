@@ -4,14 +4,15 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::Direction;
+use slice_common::layout::{Class, Direction};
 use slice_common::wire::vxlan;
 
 use crate::maps;
 use crate::packet::Packet;
 use crate::stage::policy::Conversation;
 use crate::stage::{
-    count, deliver, icmp_error, identity, mapping, parse, policy, resolve, segment, tunnel,
+    count, deliver, fragment, icmp_error, identity, mapping, parse, policy, resolve, segment,
+    tunnel,
 };
 use crate::verdict::{Trace, Verdict, finish};
 
@@ -65,7 +66,17 @@ fn try_underlay_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, Dr
         None => conversation,
     };
     // The two may talk: the far node asked the same question, and we do not rely on it.
-    policy::judge(&judged)?;
+    // A later fragment follows its first.
+    let class = Class {
+        class: vni.class().number(),
+        ..Class::DEFAULT
+    };
+    if ip.is_later_fragment() {
+        fragment::first_of(&conversation, &ip)?;
+    } else {
+        policy::judge(&judged)?;
+        fragment::remember_first(&conversation, &ip, class);
+    }
     // Out of the tunnel, under the name the pod knows for itself.
     let headers = tunnel::pop(packet, &headers, tos)?;
     if let Some(path) = resolve::path_back(from) {
@@ -77,7 +88,7 @@ fn try_underlay_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, Dr
         icmp_error::map_source(packet, quote, ip_offset, pod.pod_address)?;
     }
     let verdict = deliver::to_pod(packet, pod)?;
-    let (slice, class) = (vni.slice_number(), vni.class().number());
+    let (slice, class) = (vni.slice_number(), class.class);
     count::traffic(&headers, slice, from.cluster, class, Direction::In);
     Ok(verdict)
 }

@@ -14,15 +14,19 @@ const PLAIN_HEADER: u8 = 0x45;
 
 /// Makes the packet the answer that it does not fit the path, from its destination to its sender. A
 /// packet without DF gets it too: we cannot cut it, but Linux senders then do.
-/// # Errors  nothing is said about errors (RFC 1122) and packets with options; the packet may be
-/// spoilt by then.
+/// # Errors  nothing is said about errors and later fragments (RFC 1122), nor to packets with options;
+/// the packet may be spoilt by then.
 #[inline(always)]
 pub(crate) fn fragmentation_needed(
     packet: Packet,
     headers: &Headers,
     path: &Path,
 ) -> Result<(), DropReason> {
-    if headers.transport.kind == PacketKind::Error || headers.ip.first_byte() != PLAIN_HEADER {
+    let silent = matches!(
+        headers.transport.kind,
+        PacketKind::Error | PacketKind::LaterFragment
+    );
+    if silent || headers.ip.first_byte() != PLAIN_HEADER {
         return Err(DropReason::TooBig);
     }
     packet.make_readable(ETHERNET_BYTES + QUOTED_BYTES);

@@ -6,18 +6,12 @@ use slice_common::wire::transport::Transport;
 
 use crate::maps;
 
-const DEFAULT: Class = Class {
-    class: 0,
-    dscp: 0,
-    reserved: 0,
-};
-
 /// Both ports count: bulk answers leave with the listener's port as their source.
 #[inline(always)]
 pub(crate) fn class(slice: u32, transport: &Transport) -> Class {
     by_port(slice, transport.protocol, transport.destination_port)
         .or_else(|| by_port(slice, transport.protocol, transport.source_port))
-        .unwrap_or(DEFAULT)
+        .unwrap_or(Class::DEFAULT)
 }
 
 #[inline(always)]

@@ -2,6 +2,7 @@
 
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
+use slice_common::policy::PacketKind;
 use slice_common::wire::ipv4;
 use slice_common::wire::transport::{TCP, TCP_CHECKSUM_OFFSET, UDP, UDP_CHECKSUM_OFFSET};
 
@@ -55,7 +56,8 @@ fn replace(
     Ok(())
 }
 
-/// ICMP has no pseudo header, so its checksum does not know addresses.
+/// ICMP has no pseudo header, so its checksum does not know addresses; a later fragment has no
+/// transport header, and the first one's checksum is for all.
 #[inline(always)]
 fn replace_in_transport_checksum(
     packet: Packet,
@@ -63,6 +65,9 @@ fn replace_in_transport_checksum(
     from: u32,
     to: u32,
 ) -> Result<(), Refused> {
+    if headers.transport.kind == PacketKind::LaterFragment {
+        return Ok(());
+    }
     let (offset, change) = match headers.transport.protocol {
         TCP => (TCP_CHECKSUM_OFFSET, ChecksumChange::TcpAddress),
         UDP => (UDP_CHECKSUM_OFFSET, ChecksumChange::UdpAddress),

@@ -68,14 +68,32 @@ pub(crate) fn slice_packet(
     ip_offset: u32,
 ) -> Result<Headers, DropReason> {
     ip.check(packet.len().saturating_sub(ip_offset))?;
-    if ip.is_fragment() {
-        return Err(DropReason::Fragment);
-    }
-    let headers = transport(packet, ip, ip_offset)?;
-    if headers.gso_bytes != 0 && headers.transport.protocol != TCP {
+    let headers = if ip.is_later_fragment() {
+        later_fragment(packet, ip, ip_offset)
+    } else {
+        transport(packet, ip, ip_offset)?
+    };
+    if headers.gso_bytes != 0 && (ip.protocol() != TCP || ip.is_fragment()) {
         return Err(DropReason::GsoNotTcp);
     }
     Ok(headers)
+}
+
+#[inline(always)]
+fn later_fragment(packet: Packet, ip: Ipv4Header, ip_offset: u32) -> Headers {
+    Headers {
+        ip,
+        ip_offset,
+        transport_offset: ip_offset + ip.header_bytes(),
+        transport: Transport {
+            protocol: ip.protocol(),
+            kind: PacketKind::LaterFragment,
+            source_port: Port::new(0),
+            destination_port: Port::new(0),
+        },
+        tcp: TcpFlags::from_bytes([0, 0]),
+        gso_bytes: packet.gso_bytes(),
+    }
 }
 
 /// Reads the transport header of a checked packet or of a datagram's first fragment.

@@ -6,7 +6,9 @@ use anyhow::{Context, Result, bail};
 use aya::programs::SchedClassifier;
 use aya::{TestRun as _, TestRunOptions};
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Counter, CounterKey, Direction, DropKey, ReplyKey};
+use slice_common::layout::{
+    Counter, CounterKey, Direction, DropKey, FirstFragment, FragmentKey, ReplyKey,
+};
 use slice_common::reply;
 
 use super::actors::{TUNNEL_MARK, cluster};
@@ -91,6 +93,12 @@ impl Expected {
             frame: None,
             change,
         }
+    }
+
+    /// What the first fragment says is noted for the later ones.
+    pub fn noted(mut self, key: FragmentKey, first: FirstFragment) -> Self {
+        self.change.first_fragments.insert(key, first);
+        self
     }
 
     /// What is handed on is an answer: the packet itself was dropped, and that is counted.

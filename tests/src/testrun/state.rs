@@ -7,10 +7,12 @@ use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::{HashMap, PerCpuHashMap};
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Counter, CounterKey, DropKey, MAPS, ReplyKey, Writer};
+use slice_common::layout::{
+    Counter, CounterKey, DropKey, FirstFragment, FragmentKey, MAPS, ReplyKey, Writer,
+};
 
 /// The maps that this file reads; a new one that programs write must be added here.
-const READ_HERE: [&str; 3] = ["REPLIES", "COUNTERS", "DROPS"];
+const READ_HERE: [&str; 4] = ["REPLIES", "FRAGMENTS", "COUNTERS", "DROPS"];
 
 /// The contents of every map that the programs write, summed over the CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +21,7 @@ pub struct State {
     pub drops: BTreeMap<DropKey, u64>,
     /// Expiry in kernel nanoseconds.
     pub replies: BTreeMap<ReplyKey, u64>,
+    pub fragments: BTreeMap<FragmentKey, FirstFragment>,
 }
 
 /// What one packet changed.
@@ -28,6 +31,8 @@ pub struct Change {
     pub dropped: BTreeMap<DropKey, u64>,
     /// Records that were written or written anew.
     pub remembered: BTreeSet<ReplyKey>,
+    /// First fragments that were noted, or noted in another way.
+    pub first_fragments: BTreeMap<FragmentKey, FirstFragment>,
     /// Anything that programs must never do, such as a counter that went down.
     pub impossible: Vec<String>,
 }
@@ -71,6 +76,12 @@ impl State {
             let (key, expiry_ns) = entry.context("REPLIES")?;
             state.replies.insert(key, expiry_ns);
         }
+        let fragments: HashMap<_, FragmentKey, FirstFragment> =
+            map(object, "FRAGMENTS")?.try_into()?;
+        for entry in fragments.iter() {
+            let (key, first) = entry.context("FRAGMENTS")?;
+            state.fragments.insert(key, first);
+        }
         Ok(state)
     }
 
@@ -89,6 +100,11 @@ impl State {
         let mut replies: HashMap<_, ReplyKey, u64> = map_mut(object, "REPLIES")?.try_into()?;
         for key in state.replies.keys() {
             replies.remove(key).context("REPLIES")?;
+        }
+        let mut fragments: HashMap<_, FragmentKey, FirstFragment> =
+            map_mut(object, "FRAGMENTS")?.try_into()?;
+        for key in state.fragments.keys() {
+            fragments.remove(key).context("FRAGMENTS")?;
         }
         Ok(())
     }
@@ -137,6 +153,16 @@ impl State {
         {
             change.impossible.push(format!("{key:?} vanished"));
         }
+        for (key, first) in &later.fragments {
+            if self.fragments.get(key) != Some(first) {
+                change.first_fragments.insert(*key, *first);
+            }
+        }
+        for key in self.fragments.keys() {
+            if !later.fragments.contains_key(key) {
+                change.impossible.push(format!("{key:?} vanished"));
+            }
+        }
         change
     }
 }
@@ -161,6 +187,9 @@ impl Change {
         }
         for key in &self.remembered {
             let _ = writeln!(text, "  remembered {key:?}");
+        }
+        for (key, first) in &self.first_fragments {
+            let _ = writeln!(text, "  noted {key:?}: {first:?}");
         }
         for line in &self.impossible {
             let _ = writeln!(text, "  IMPOSSIBLE: {line}");

@@ -7,6 +7,7 @@ use slice_tests::lab::Lab;
 use slice_tests::live::{Capture, Frame, Mailbox, expect_drops, inject};
 use slice_tests::packet::{Udp, internet_checksum};
 
+use crate::sizes::without_offload;
 use crate::{OPEN_PORT, Scene, ipv4, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[
@@ -17,8 +18,13 @@ pub(crate) const SCENES: &[Scene] = &[
 const CLOSED_PORT: u16 = OPEN_PORT;
 const ICMP_UNREACHABLE: u8 = 3;
 
-/// Across clusters both ways, and without leaving the node.
+/// Across clusters both ways, and without leaving the node; where only the stacks do checksums too.
 fn closed_port(lab: &Lab) -> Result<()> {
+    tell_of_closed_port(lab)?;
+    without_offload(|| tell_of_closed_port(lab))
+}
+
+fn tell_of_closed_port(lab: &Lab) -> Result<()> {
     for (from, to) in [
         ("kafka-0", "kafka-1"),
         ("kafka-2", "kafka-0"),

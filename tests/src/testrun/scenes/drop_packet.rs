@@ -55,19 +55,53 @@ pub(super) fn every_lie_about_length_is_malformed(world: &mut World) -> Result<(
 }
 
 pub(super) fn drop_fragment(world: &mut World) -> Result<()> {
-    let datagram = to_kafka_1().udp(Udp::new(6000, 5201).data(vec![1; 64]));
-    drops_from_pod(
-        world,
-        DropReason::Fragment,
-        &datagram,
-        &datagram.clone().fragment(0, true),
-    )?;
-    drops_from_pod(
-        world,
-        DropReason::Fragment,
-        &datagram,
-        &datagram.clone().fragment(72, false),
-    )
+    let datagram = to_kafka_1()
+        .identification(7)
+        .udp(Udp::new(6000, 5201).data(vec![1; 64]))
+        .fragment(0, true);
+    let later = |ip: Ipv4| ip.raw(17, vec![2; 40]).fragment(72, false);
+    // Not vacuous: behind its first it passes.
+    for packet in [&datagram, &later(to_kafka_1().identification(7))] {
+        world
+            .send(
+                "control",
+                Program::PodEgress,
+                KAFKA_0.device,
+                from_pod(packet),
+            )
+            .accepted()?;
+    }
+    for orphan in [
+        later(to_kafka_1().identification(8)),
+        later(Ipv4::between(KAFKA_0.pod_address, ANALYTICS_0).identification(7)),
+        to_kafka_1()
+            .identification(7)
+            .raw(6, vec![2; 40])
+            .fragment(72, false),
+    ] {
+        drops_from_pod(world, DropReason::Fragment, &syn(), &orphan)?;
+    }
+    // The header of TCP is not written twice.
+    let first = to_kafka_1()
+        .identification(9)
+        .tcp(Tcp::new(40_000, 9092).ack().data([1; 12]));
+    let overwriting = |offset| {
+        let rest = to_kafka_1().identification(9).raw(6, vec![2; 40]);
+        rest.fragment(offset, false)
+    };
+    world
+        .send(
+            "first",
+            Program::PodEgress,
+            KAFKA_0.device,
+            from_pod(&first.fragment(0, true)),
+        )
+        .accepted()?;
+    for offset in [8, 16] {
+        let good = overwriting(24);
+        drops_from_pod(world, DropReason::Fragment, &good, &overwriting(offset))?;
+    }
+    Ok(())
 }
 
 pub(super) fn drop_unsupported_protocol(world: &mut World) -> Result<()> {

@@ -4,6 +4,7 @@ mod drop_packet;
 mod drop_place;
 mod drop_tunnel;
 mod errors;
+mod fragments;
 mod golden;
 mod guard;
 mod outside;
@@ -65,6 +66,8 @@ pub fn scenes() -> Vec<Scene> {
         errors: pod_tells_a_remote_sender pod_is_told_by_a_remote_receiver
             pod_tells_a_sender_on_its_node error_about_a_forbidden_packet error_about_an_answer
             forged_errors_from_a_peer;
+        fragments: parts_leave_alike parts_arrive parts_stay_on_their_node
+            what_is_denied_to_the_first_is_denied_to_all;
         drop_packet: drop_malformed drop_fragment drop_unsupported_protocol drop_icmp_error
             drop_unsupported_icmp drop_gso_not_tcp drop_too_big too_big_without_a_word every_lie_about_length_is_malformed;
         drop_place: drop_spoofed_source drop_no_route drop_other_slice drop_no_endpoint
