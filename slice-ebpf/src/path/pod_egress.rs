@@ -128,7 +128,9 @@ fn to_path(packet: Packet, sent: &Sent, route: &Route, path: &Path) -> Result<Ve
         return tell_too_big(packet, sent.endpoint, headers, path);
     }
     mapping::map_source(packet, headers, source)?;
-    segment::clamp_mss(packet, headers, path)?;
+    if headers.tcp.negotiates() {
+        segment::clamp_mss(packet, headers, path)?;
+    }
     tunnel::push(packet, headers, source, slice, *class, path)?;
     count::traffic(headers, slice, route.cluster, class.class, Direction::Out);
     Ok(deliver::to_path(packet, path))

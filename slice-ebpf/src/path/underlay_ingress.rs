@@ -79,7 +79,9 @@ fn try_underlay_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, Dr
     }
     // Out of the tunnel, under the name the pod knows for itself.
     let headers = tunnel::pop(packet, &headers, tos)?;
-    if let Some(path) = resolve::path_back(from) {
+    if headers.tcp.negotiates()
+        && let Some(path) = resolve::path_back(from)
+    {
         segment::clamp_mss(packet, &headers, path)?;
     }
     mapping::map_destination(packet, &headers, pod.pod_address)?;

@@ -33,9 +33,6 @@ pub(crate) fn check_size(headers: &Headers, path: &Path) -> Result<(), DropReaso
 /// Lowers the MSS that a SYN or SYN+ACK announces to what fits the path.
 #[inline(always)]
 pub(crate) fn clamp_mss(packet: Packet, headers: &Headers, path: &Path) -> Result<(), DropReason> {
-    if !headers.tcp.negotiates() {
-        return Ok(());
-    }
     let Some(offset) = find_mss(packet, headers) else {
         return Ok(());
     };
