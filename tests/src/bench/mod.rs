@@ -5,24 +5,29 @@
 //! the median of the rounds' ratios with its 95 % interval.
 
 pub mod bed;
+pub mod checks;
+pub mod counters;
 pub mod load;
+pub mod programs;
 pub mod report;
 pub mod statistics;
 pub mod targets;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use aya::sys::{Stats, enable_stats};
 use clap::{Args, Subcommand};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 use bed::ground::Ground;
-use bed::{Bed, Variant};
+use bed::{Bed, Variant, service_rules};
 use load::Run;
+use programs::EmptyPrograms;
 use report::{Machine, Report, Round};
-use targets::{CASES, Case};
+use targets::{CASES, Case, Link, PROGRAM_CASES};
 
 /// Above it somebody else uses the machine.
 const QUIET_LOAD_AVERAGE: f64 = 0.5;
@@ -52,6 +57,9 @@ pub struct PathArgs {
     /// The CPU that carries everything; the last one if absent
     #[arg(long)]
     pub cpu: Option<usize>,
+    /// How long to wait for another bench on this machine to end
+    #[arg(skip)]
+    pub wait: Duration,
     /// The agent that sets our nodes up; looked for beside this program if absent
     #[arg(long)]
     pub agent: Option<PathBuf>,
@@ -90,11 +98,16 @@ pub fn path(args: &PathArgs) -> Result<Report> {
             report.machine.load_average_before
         );
     }
-    let ground = Ground::take()?;
+    let ground = Ground::take(args.wait)?;
     let beds = build_beds(&ground, cpu, &agent(args)?)?;
     for case in CASES {
         let rounds = measure(case, &beds, args.rounds.unwrap_or(case.rounds), cpu)?;
-        report.rounds.insert(case.key, rounds);
+        report.add_rounds(case, rounds);
+    }
+    measure_programs(args, &beds, cpu, &mut report)?;
+    let tracked = beds.iter().find(|it| it.variant == Variant::PlainConntrack);
+    if let Some(Err(error)) = tracked.map(service_rules::ensure_walked) {
+        report.faults.push(format!("{error:#}"));
     }
     report.judge()?;
     report.seconds = began.elapsed().as_secs_f64();
@@ -121,6 +134,18 @@ fn build_beds(ground: &Ground, cpu: usize, agent: &Path) -> Result<Vec<Bed>> {
     variants.into_iter().map(build).collect()
 }
 
+/// Times the programs of ours and an empty program in their place at plain.
+fn measure_programs(args: &PathArgs, beds: &[Bed], cpu: usize, report: &mut Report) -> Result<()> {
+    let plain = beds.iter().find(|bed| bed.variant == Variant::Plain);
+    let _empty = EmptyPrograms::attach(plain.context("there is a plain variant")?)?;
+    let _times = enable_stats(Stats::RunTime).context("let the kernel time programs")?;
+    for case in PROGRAM_CASES {
+        let rounds = measure(case, beds, args.rounds.unwrap_or(case.rounds), cpu)?;
+        report.add_rounds(case, rounds);
+    }
+    Ok(())
+}
+
 /// Lets the variants take turns, and every other round the other way round: what comes first has no
 /// advantage, and slow changes of the machine hit all alike.
 fn measure(case: &Case, beds: &[Bed], rounds: u32, cpu: usize) -> Result<Vec<Round>> {
@@ -129,6 +154,9 @@ fn measure(case: &Case, beds: &[Bed], rounds: u32, cpu: usize) -> Result<Vec<Rou
         cpu,
         duration: case.duration,
     };
+    for bed in beds {
+        bed.set_wire_mode(case.link == Link::Wire)?;
+    }
     let mut measured = Vec::new();
     for index in 0..rounds {
         let mut order = case.variants.to_vec();

@@ -1,15 +1,16 @@
 //! The figures of a run, as people and programs read them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::bed::Variant;
+use super::checks;
 use super::load::Readings;
 use super::statistics::{Estimate, Limit, Verdict, estimate};
-use super::targets::{RATIOS, Ratio};
+use super::targets::{Case, PROGRAM_TIMES, RATIOS};
 
 /// What every variant read in one round.
 pub type Round = BTreeMap<Variant, Readings>;
@@ -25,6 +26,10 @@ pub struct Report {
     pub machine: Machine,
     /// By case: every round as it was measured.
     pub rounds: BTreeMap<&'static str, Vec<Round>>,
+    /// Sums over all rounds, by case, variant and cause.
+    pub retransmitted_segments: BTreeMap<&'static str, BTreeMap<Variant, Readings>>,
+    /// Cases without figures, because they were not what they are called.
+    pub void_cases: BTreeSet<&'static str>,
     /// What makes figures void or could not be measured, one sentence each.
     pub faults: Vec<String>,
     pub seconds: f64,
@@ -68,23 +73,58 @@ impl Machine {
 }
 
 impl Report {
-    /// Derives every ratio that the rounds allow.
+    /// Adds what a case measured; what voids it is a fault, and then no figure comes from it.
+    pub fn add_rounds(&mut self, case: &Case, rounds: Vec<Round>) {
+        let faults = checks::faults(case, &rounds);
+        if !faults.is_empty() {
+            self.void_cases.insert(case.key);
+        }
+        self.faults.extend(faults);
+        self.retransmitted_segments
+            .insert(case.key, retransmits(&rounds));
+        self.rounds.insert(case.key, rounds);
+    }
+
+    /// Derives every figure that the rounds allow.
     pub fn judge(&mut self) -> Result<()> {
         for ratio in RATIOS {
-            let rounds = self.rounds.get(ratio.case).map_or(&[][..], Vec::as_slice);
-            let values = ratios(ratio, rounds);
-            if values.is_empty() {
-                self.faults.push(format!("{}: not measured", ratio.key));
+            if self.void_cases.contains(ratio.case) {
                 continue;
             }
-            let found = estimate(&values).context(ratio.key)?;
-            self.add(ratio.key, found, ratio.limit);
+            let values = self.pairs(ratio.case, ratio.reading, ratio.of, ratio.over);
+            let values = values.map(|(of, over)| of / over).collect();
+            self.add(ratio.key, values, ratio.limit)?;
+        }
+        for time in PROGRAM_TIMES {
+            let values = self.pairs(time.case, time.reading, Variant::Ours, Variant::Plain);
+            let values = values.map(|(ours, empty)| ours - empty).collect();
+            self.add(time.key, values, Some(time.limit))?;
         }
         Ok(())
     }
 
-    /// Adds a figure and its verdict.
-    pub fn add(&mut self, key: &str, estimate: Estimate, limit: Option<Limit>) {
+    /// A reading of two variants, for each round in which both were measured.
+    fn pairs(
+        &self,
+        case: &str,
+        reading: &'static str,
+        one: Variant,
+        other: Variant,
+    ) -> impl Iterator<Item = (f64, f64)> {
+        let rounds = self.rounds.get(case).map_or(&[][..], Vec::as_slice);
+        let value = move |round: &Round, variant| round.get(&variant)?.get(reading).copied();
+        rounds
+            .iter()
+            .filter_map(move |round| Some((value(round, one)?, value(round, other)?)))
+    }
+
+    /// Adds a figure and its verdict, from one value for each round.
+    fn add(&mut self, key: &str, values: Vec<f64>, limit: Option<Limit>) -> Result<()> {
+        if values.is_empty() {
+            self.faults.push(format!("{key}: not measured"));
+            return Ok(());
+        }
+        let estimate = estimate(&values).context(key.to_owned())?;
         self.medians.insert(key.to_owned(), estimate.median);
         let verdict = limit.map(|limit| limit.judge(&estimate));
         let figure = Figure {
@@ -93,6 +133,7 @@ impl Report {
             verdict,
         };
         self.figures.insert(key.to_owned(), figure);
+        Ok(())
     }
 
     /// 0 when every limit is met, 1 when one is missed or something is void, 3 when one is unresolved.
@@ -141,13 +182,18 @@ impl Verdict {
     }
 }
 
-/// One value for each round in which both variants were measured.
-fn ratios(ratio: &Ratio, rounds: &[Round]) -> Vec<f64> {
-    let value = |round: &Round, variant| round.get(&variant)?.get(ratio.reading).copied();
-    rounds
-        .iter()
-        .filter_map(|round| Some(value(round, ratio.of)? / value(round, ratio.over)?))
-        .collect()
+/// Sums of every reading about retransmitted segments; nothing for loads that do not count them.
+fn retransmits(rounds: &[Round]) -> BTreeMap<Variant, Readings> {
+    let mut sums = BTreeMap::<Variant, Readings>::new();
+    for (variant, readings) in rounds.iter().flatten() {
+        let counted = readings
+            .iter()
+            .filter(|(name, _)| name.starts_with("retransmitted_"));
+        for (name, count) in counted {
+            *sums.entry(*variant).or_default().entry(name).or_default() += count;
+        }
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -160,6 +206,7 @@ mod tests {
         let round = |us: &f64| {
             Round::from([
                 (Variant::Plain, reading(10.0)),
+                (Variant::PlainConntrack, reading(12.0)),
                 (Variant::Vxlan, reading(10.0)),
                 (Variant::Ours, reading(*us)),
             ])
@@ -205,7 +252,7 @@ mod tests {
     fn what_was_not_measured_is_a_fault() {
         let mut report = Report::default();
         report.judge().unwrap();
-        assert_eq!(report.faults.len(), RATIOS.len());
+        assert_eq!(report.faults.len(), RATIOS.len() + PROGRAM_TIMES.len());
         assert_eq!(report.exit_code(), 1);
     }
 

@@ -1,7 +1,7 @@
 //! The right to measure, one holder per machine, and the removal of what a run made.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 
+use crate::child::poll_until;
 use crate::lab::cleanup::{mounts_below, processes_in};
 use crate::lab::state::Process;
 use crate::netns::NetNs;
@@ -30,13 +31,13 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Takes the lock and removes what a killed run left.
+    /// Takes the lock, waiting so long for another bench to end, and removes what a killed run left.
     /// # Errors  while another bench runs: two would measure each other.
-    pub fn take() -> Result<Self> {
+    pub fn take(wait: Duration) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             bail!("the bench makes network namespaces, which needs root: run it with sudo");
         }
-        let ground = Self { _lock: lock()? };
+        let ground = Self { _lock: lock(wait)? };
         remove_everything().context("remove what an earlier bench left")?;
         fs::create_dir_all(BENCH_DIR).with_context(|| format!("cannot create {BENCH_DIR}"))?;
         Ok(ground)
@@ -56,25 +57,32 @@ pub fn bench_path(relative: impl AsRef<Path>) -> PathBuf {
     Path::new(BENCH_DIR).join(relative)
 }
 
-fn lock() -> Result<Flock<File>> {
-    let mut file = File::options()
+fn lock(wait: Duration) -> Result<Flock<File>> {
+    match poll_until(wait, try_lock)? {
+        Some(lock) => Ok(lock),
+        None => bail!(
+            "{} runs a bench: two would measure each other; wait for it to end",
+            fs::read_to_string(LOCK_FILE)?
+        ),
+    }
+}
+
+/// `None` while somebody else holds it.
+fn try_lock() -> Result<Option<Flock<File>>> {
+    let file = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .open(LOCK_FILE)
         .with_context(|| format!("cannot open {LOCK_FILE}"))?;
-    match Flock::lock(file.try_clone()?, FlockArg::LockExclusiveNonblock) {
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
             lock.set_len(0)?;
             write!(lock, "process {}", std::process::id())?;
-            Ok(lock)
+            Ok(Some(lock))
         }
-        Err((_, Errno::EWOULDBLOCK)) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            bail!("{holder} runs a bench: two would measure each other; wait for it to end")
-        }
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, error)) => Err(error).with_context(|| format!("cannot lock {LOCK_FILE}")),
     }
 }

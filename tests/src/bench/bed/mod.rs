@@ -5,12 +5,13 @@
 //! differs. So nothing is switched between two measurements.
 
 pub mod ground;
+pub mod service_rules;
 mod slice;
 mod vxlan;
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -21,6 +22,10 @@ use crate::netns::NetNs;
 use ground::{Ground, NAMESPACE_PREFIX, bench_path};
 
 pub const MTU_BYTES: u32 = 1500;
+/// The same segments for all: below what the smallest tunnel carries.
+const MSS_BYTES: u32 = 1400;
+/// Not the machine's own choice: some pace by timers, which measures the timers.
+const CONGESTION_CONTROL: &str = "cubic";
 const POD_ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 91, 1, 10), Ipv4Addr::new(10, 91, 2, 10)];
 const NODE_ADDRESSES: [Ipv4Addr; 2] =
     [Ipv4Addr::new(172, 31, 91, 1), Ipv4Addr::new(172, 31, 91, 2)];
@@ -33,10 +38,14 @@ const POD_GATEWAY: &str = "169.254.1.1";
 pub enum Variant {
     /// Routed, without any tunnel.
     Plain,
+    /// The same on nodes that track connections and carry the rules of 1,000 Kubernetes services.
+    PlainConntrack,
     /// The kernel's VXLAN device, flow-based, by routes with tunnel attributes.
     Vxlan,
     /// A slice, as the agent sets it up.
     Ours,
+    /// The same without the device that owns the tunnel's port: a negative control.
+    OursWithoutPortOwner,
 }
 
 impl Variant {
@@ -44,8 +53,10 @@ impl Variant {
     pub fn key(self) -> &'static str {
         match self {
             Self::Plain => "plain",
+            Self::PlainConntrack => "plain_conntrack",
             Self::Vxlan => "vxlan",
             Self::Ours => "ours",
+            Self::OursWithoutPortOwner => "ours_without_port_owner",
         }
     }
 }
@@ -65,17 +76,21 @@ pub struct Bed {
 impl Bed {
     /// Builds the bed; what it makes lives as long as the ground.
     pub fn build(_ground: &Ground, variant: Variant, cpu: usize, agent: &Path) -> Result<Self> {
-        let bed = Self::namespaces(variant)?;
+        let bed = Self::create(variant)?;
         let built = bed.connect(cpu).and_then(|()| match variant {
             Variant::Plain => Ok(()),
+            Variant::PlainConntrack => service_rules::set_up(&bed),
             Variant::Vxlan => vxlan::set_up(&bed),
             Variant::Ours => slice::set_up(&bed, agent),
+            Variant::OursWithoutPortOwner => {
+                slice::set_up(&bed, agent).and_then(|()| slice::disown_port(&bed))
+            }
         });
         built.with_context(|| format!("set up {}", variant.key()))?;
         Ok(bed)
     }
 
-    fn namespaces(variant: Variant) -> Result<Self> {
+    fn create(variant: Variant) -> Result<Self> {
         let create =
             |role: &str| NetNs::create(&format!("{NAMESPACE_PREFIX}{}-{role}", variant.key()));
         Ok(Self {
@@ -83,10 +98,31 @@ impl Bed {
             pods: [create("pod1")?, create("pod2")?],
             nodes: [create("node1")?, create("node2")?],
             server_address: match variant {
-                Variant::Ours => slice::SLICE_ADDRESSES[1],
+                Variant::Ours | Variant::OursWithoutPortOwner => slice::SLICE_ADDRESSES[1],
                 _ => POD_ADDRESSES[1],
             },
         })
+    }
+
+    /// All namespaces, in the order of a packet's way.
+    pub fn namespaces(&self) -> [&NetNs; 4] {
+        let ([pod1, pod2], [node1, node2]) = (&self.pods, &self.nodes);
+        [pod1, node1, node2, pod2]
+    }
+
+    /// Where each node's programs are pinned, if the variant has any.
+    pub fn bpffs(&self) -> Option<[PathBuf; 2]> {
+        let is_ours = matches!(self.variant, Variant::Ours | Variant::OursWithoutPortOwner);
+        is_ours.then(|| self.nodes.each_ref().map(slice::bpffs))
+    }
+
+    /// Wire mode: the NICs cut what they send to the link's size, as a NIC without offload for tunnels
+    /// does, and merge what they receive (a veth merges only if its peer cannot segment).
+    pub fn set_wire_mode(&self, on: bool) -> Result<()> {
+        let segmentation = [("tso", !on), ("gso", !on), ("tx-udp-segmentation", !on)];
+        self.nodes
+            .iter()
+            .try_for_each(|node| set_offload(node, "nic0", &segmentation))
     }
 
     /// Everything that all variants have.
@@ -137,7 +173,8 @@ fn pod_script(index: usize) -> String {
     format!(
         "link set eth0 up\naddress add {address}/32 dev eth0\n\
          route add {POD_GATEWAY}/32 dev eth0 scope link\n\
-         route add default via {POD_GATEWAY} dev eth0 src {address}\n",
+         route add default via {POD_GATEWAY} dev eth0 src {address} advmss {MSS_BYTES} \
+         congctl {CONGESTION_CONTROL}\n",
         address = POD_ADDRESSES[index],
     )
 }

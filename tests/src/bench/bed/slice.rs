@@ -13,11 +13,13 @@ use super::ground::bench_path;
 use super::{Bed, NODE_ADDRESSES, POD_ADDRESSES};
 use crate::child::{ManagedChild, poll_until};
 use crate::lab::agents::http_get;
+use crate::lab::network::ip;
 use crate::netns::NetNs;
 
 pub(super) const SLICE_ADDRESSES: [Ipv4Addr; 2] =
     [Ipv4Addr::new(10, 92, 0, 2), Ipv4Addr::new(10, 92, 64, 2)];
 const BLOCKS: [&str; 2] = ["10.92.0.0/29", "10.92.64.0/29"];
+const PORT_OWNER: &str = "sliceplane0";
 const METRICS_PORT: u16 = 9464;
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -40,10 +42,19 @@ pub(super) fn set_up(bed: &Bed, agent: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Takes away the device that owns the tunnel's port, and with it the merging of received segments.
+pub(super) fn disown_port(bed: &Bed) -> Result<()> {
+    let delete = format!("link delete {PORT_OWNER}\n");
+    bed.nodes
+        .iter()
+        .try_for_each(|node| ip(Some(node), &delete))
+}
+
 fn start_agent(bed: &Bed, index: usize, agent: &Path) -> Result<ManagedChild> {
     let node = &bed.nodes[index];
     let folder = bench_path(node.name());
-    let [config, bpffs, state_dir] = ["config", "bpf", "state"].map(|name| folder.join(name));
+    let [config, state_dir] = ["config", "state"].map(|name| folder.join(name));
+    let bpffs = bpffs(node);
     for folder in [&config, &bpffs, &state_dir] {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
@@ -81,6 +92,10 @@ fn wait_until_ready(agent: &mut ManagedChild, node: &NetNs) -> Result<()> {
             agent.name()
         )
     })
+}
+
+pub(super) fn bpffs(node: &NetNs) -> PathBuf {
+    bench_path(node.name()).join("bpf")
 }
 
 fn log_path(node: &NetNs) -> PathBuf {

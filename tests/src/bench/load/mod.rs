@@ -2,8 +2,10 @@
 //!
 //! Sockets are made inside the pods' namespaces, which they keep; the threads that use them are pinned.
 
+pub mod connects;
 pub mod datagrams;
 pub mod round_trip;
+pub mod stream;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
@@ -35,7 +37,7 @@ pub struct Run {
 }
 
 /// Starts `f` on a thread that runs on `cpu` only.
-fn pinned<'scope, 'env, T: Send + 'scope>(
+pub(super) fn pinned<'scope, 'env, T: Send + 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     cpu: usize,
     f: impl FnOnce() -> Result<T> + Send + 'scope,
@@ -50,7 +52,7 @@ fn pinned<'scope, 'env, T: Send + 'scope>(
 }
 
 /// Waits for a thread, and makes a panic of it an error.
-fn ended<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+pub(super) fn ended<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread
         .join()
         .unwrap_or_else(|_| Err(anyhow!("a load's thread panicked")))
@@ -68,9 +70,8 @@ fn connection(bed: &Bed, listener: &TcpListener) -> Result<[TcpStream; 2]> {
     let client = bed.pods[0]
         .enter(|| TcpStream::connect_timeout(&server, STALL_LIMIT))?
         .with_context(|| format!("connect from {} to {server}", bed.pods[0].name()))?;
-    let (accepted, _) = listener.accept()?;
+    let (accepted, _) = listener.accept().context("accept a connection")?;
     for end in [&client, &accepted] {
-        end.set_nodelay(true)?;
         end.set_read_timeout(Some(STALL_LIMIT))?;
         end.set_write_timeout(Some(STALL_LIMIT))?;
     }

@@ -18,6 +18,8 @@ const WARM_UP_TRIPS: usize = 50;
 pub fn measure(bed: &Bed, run: Run) -> Result<Readings> {
     let listener = listen(bed)?;
     let [client, server] = connection(bed, &listener)?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
     let mut trips_ns = thread::scope(|scope| {
         let echo = pinned(scope, run.cpu, || echo(server));
         let trips = ended(pinned(scope, run.cpu, || ping(client, run.duration)));

@@ -82,44 +82,14 @@ impl KernelDrops {
         }
     }
 
-    fn add(&mut self, place: &str, source: &str, count: u64) {
-        if count > 0 {
-            *self
-                .counters
-                .entry(format!("{place}/{source}"))
-                .or_default() += count;
-        }
-    }
-}
-
-impl Lab {
-    /// Sums up the drop counters of devices, queues and protocols of all namespaces of the lab.
+    /// Sums up the drop counters of devices, queues and protocols of these namespaces.
     ///
     /// `machine/...` entries (receive backlog, neighbours) cover the whole machine, since the
     /// kernel does not count them by namespace.
-    pub fn kernel_drops(&self) -> Result<KernelDrops> {
-        let mut drops = KernelDrops::default();
-        for name in namespace_names() {
-            let namespace = NetNs::open(&name)?;
-            let tables = namespace.enter(|| {
-                ["dev", "snmp", "netstat"]
-                    .map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")))
-            })?;
-            let [devices, snmp, netstat] = tables;
-            for (device, counters) in parse_devices(&devices?) {
-                drops.add(&name, &format!("{device}/rx_errors"), counters.rx_errors);
-                drops.add(&name, &format!("{device}/rx_drops"), counters.rx_drops);
-                drops.add(&name, &format!("{device}/tx_errors"), counters.tx_errors);
-                drops.add(&name, &format!("{device}/tx_drops"), counters.tx_drops);
-            }
-            for (counter, count) in parse_protocols(&snmp?).chain(parse_protocols(&netstat?)) {
-                if PROTOCOL_DROPS.contains(&counter.as_str()) {
-                    drops.add(&name, &counter, count);
-                }
-            }
-            for (device, count) in queue_drops(&namespace)? {
-                drops.add(&name, &format!("{device}/qdisc_drops"), count);
-            }
+    pub fn of<'a>(namespaces: impl IntoIterator<Item = &'a NetNs>) -> Result<Self> {
+        let mut drops = Self::default();
+        for namespace in namespaces {
+            drops.add_namespace(namespace)?;
         }
         let backlog = fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
         drops.add("machine", "backlog_drops", sum_hex_column(&backlog, 0, 1));
@@ -133,6 +103,44 @@ impl Lab {
             drops.add("machine", "neighbour_unresolved_discards", discards);
         }
         Ok(drops)
+    }
+
+    fn add_namespace(&mut self, namespace: &NetNs) -> Result<()> {
+        let name = namespace.name();
+        let [devices, snmp, netstat] = tables(namespace)?;
+        for (device, counters) in parse_devices(&devices) {
+            self.add(name, &format!("{device}/rx_errors"), counters.rx_errors);
+            self.add(name, &format!("{device}/rx_drops"), counters.rx_drops);
+            self.add(name, &format!("{device}/tx_errors"), counters.tx_errors);
+            self.add(name, &format!("{device}/tx_drops"), counters.tx_drops);
+        }
+        for (counter, count) in parse_protocols(&snmp).chain(parse_protocols(&netstat)) {
+            if PROTOCOL_DROPS.contains(&counter.as_str()) {
+                self.add(name, &counter, count);
+            }
+        }
+        for (device, count) in queue_drops(namespace)? {
+            self.add(name, &format!("{device}/qdisc_drops"), count);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, place: &str, source: &str, count: u64) {
+        if count > 0 {
+            *self
+                .counters
+                .entry(format!("{place}/{source}"))
+                .or_default() += count;
+        }
+    }
+}
+
+impl Lab {
+    /// The drop counters of all namespaces of the lab; see [`KernelDrops::of`].
+    pub fn kernel_drops(&self) -> Result<KernelDrops> {
+        let names = namespace_names();
+        let namespaces: Result<Vec<NetNs>> = names.iter().map(|name| NetNs::open(name)).collect();
+        KernelDrops::of(&namespaces?)
     }
 
     /// The counters of every device in every namespace of the lab.
@@ -185,6 +193,15 @@ impl Lab {
     }
 }
 
+/// The namespace's /proc/net/dev, snmp and netstat.
+pub(crate) fn tables(namespace: &NetNs) -> Result<[String; 3]> {
+    let [devices, snmp, netstat] = namespace.enter(|| {
+        ["dev", "snmp", "netstat"]
+            .map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")))
+    })?;
+    Ok([devices?, snmp?, netstat?])
+}
+
 fn queue_drops(namespace: &NetNs) -> Result<Vec<(String, u64)>> {
     let output = namespace
         .command("tc")
@@ -201,7 +218,7 @@ fn queue_drops(namespace: &NetNs) -> Result<Vec<(String, u64)>> {
 }
 
 /// /proc/net/dev: two heading lines, then NAME: eight receive and eight send columns.
-fn parse_devices(table: &str) -> impl Iterator<Item = (String, DeviceCounters)> {
+pub(crate) fn parse_devices(table: &str) -> impl Iterator<Item = (String, DeviceCounters)> {
     table.lines().skip(2).filter_map(|line| {
         let (name, columns) = line.split_once(':')?;
         let numbers: Vec<u64> = columns
@@ -223,7 +240,7 @@ fn parse_devices(table: &str) -> impl Iterator<Item = (String, DeviceCounters)> 
 }
 
 /// Pairs of lines: `Table: name name` and `Table: value value`.
-fn parse_protocols(table: &str) -> impl Iterator<Item = (String, u64)> {
+pub(crate) fn parse_protocols(table: &str) -> impl Iterator<Item = (String, u64)> {
     let lines: Vec<&str> = table.lines().collect();
     let pairs: Vec<(String, u64)> = lines
         .chunks_exact(2)
