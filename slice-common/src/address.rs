@@ -29,6 +29,18 @@ impl Address {
     pub const fn network_word(self) -> u32 {
         self.0
     }
+
+    /// Whether a host with this address, whatever its prefix length, takes a packet to `destination`
+    /// for itself: its address, a broadcast of any network around it (the lowest address of a network
+    /// is one to kernels before 5.14), or multicast.
+    #[inline(always)]
+    pub const fn takes(self, destination: Address) -> bool {
+        let (own, to) = (u32::from_be(self.0), u32::from_be(destination.0));
+        let differs = own ^ to;
+        let trailing_ones = to & !to.wrapping_add(1);
+        let trailing_zeros = !to & to.wrapping_sub(1);
+        differs & !trailing_ones == 0 || differs & !trailing_zeros == 0 || to >> 28 == 0xe
+    }
 }
 
 impl core::fmt::Debug for Address {

@@ -69,6 +69,9 @@ drop_reasons! {
     7 TooBig "too_big":
         "The packet does not fit the path's MTU once 50 bytes of tunnel headers are added.";
         "Lower the pod's MTU to the underlay's MTU less 50, or raise the underlay's MTU.";
+    8 ForgedChecksum "forged_checksum":
+        "The sender left a checksum to the network card that would be written over the headers.";
+        "A pod builds packets by hand (AF_PACKET with PACKET_VNET_HDR); find out which.";
     20 SpoofedSource "spoofed_source":
         "The pod sent to a slice address from a source that is not its own address.";
         "The pod forwards for others or forges packets; only its own address may enter a slice.";
@@ -167,6 +170,7 @@ mod tests {
             (5, "unsupported_icmp"),
             (6, "gso_not_tcp"),
             (7, "too_big"),
+            (8, "forged_checksum"),
             (20, "spoofed_source"),
             (21, "no_route"),
             (22, "other_slice"),

@@ -17,8 +17,9 @@ pub enum PacketKind {
     EchoRequest,
     /// An ICMP echo reply: only a fresh record of its request; no rule opens a way for it.
     EchoReply,
-    /// A UDP or echo packet that an ICMP error quotes: it was let pass by the forward rule or by a
-    /// record. A quoted TCP packet is as any but the SYN.
+    /// A UDP or echo packet that an ICMP error quotes: a fresh record must say that it was let pass, or
+    /// a rule for one direction would carry errors with data in the other. A quoted TCP packet is as
+    /// any but the SYN.
     Quoted,
     /// An ICMP error: nothing by itself, it is judged by the packet that it quotes.
     Error,
@@ -31,7 +32,10 @@ pub enum PacketKind {
 pub enum Ground {
     ForwardRule,
     MirroredRule,
+    /// The packet answers one that was noted.
     ReplyRecord,
+    /// The packet itself was noted.
+    OwnRecord,
 }
 
 impl PacketKind {
@@ -39,11 +43,13 @@ impl PacketKind {
     #[inline(always)]
     pub const fn may_rest_on(self, ground: Ground) -> bool {
         match ground {
-            Ground::ForwardRule => {
-                !matches!(self, Self::EchoReply | Self::Error | Self::LaterFragment)
-            }
+            Ground::ForwardRule => !matches!(
+                self,
+                Self::EchoReply | Self::Quoted | Self::Error | Self::LaterFragment
+            ),
             Ground::MirroredRule => matches!(self, Self::TcpOther),
             Ground::ReplyRecord => matches!(self, Self::Datagram | Self::EchoReply | Self::Quoted),
+            Ground::OwnRecord => matches!(self, Self::Quoted),
         }
     }
 

@@ -131,20 +131,51 @@ fn slice_ids_and_classes_have_their_limits() {
     assert!(TrafficClass::new_checked(8).is_none());
 }
 
+#[test]
+fn a_host_takes_broadcasts_of_every_network_around_it() {
+    let own = Address::from_octets([10, 1, 1, 10]);
+    for taken in [
+        [10, 1, 1, 10],
+        [10, 1, 1, 11],
+        [10, 1, 1, 255],
+        [10, 1, 1, 0],
+        [10, 1, 255, 255],
+        [10, 255, 255, 255],
+        [255; 4],
+        [0; 4],
+        [224, 0, 0, 1],
+        [239, 255, 1, 2],
+    ] {
+        assert!(own.takes(Address::from_octets(taken)), "{taken:?}");
+    }
+    for foreign in [
+        [10, 1, 1, 12],
+        [10, 201, 1, 10],
+        [198, 51, 100, 7],
+        [10, 1, 2, 10],
+    ] {
+        assert!(!own.takes(Address::from_octets(foreign)), "{foreign:?}");
+    }
+}
+
 /// The whole table: what each kind of packet may rest on.
 #[test]
 fn each_kind_of_packet_rests_on_its_own_grounds() {
     use Ground::*;
     use PacketKind::*;
     let table = [
-        (TcpOpen, [true, false, false]),
-        (TcpOther, [true, true, false]),
-        (Datagram, [true, false, true]),
-        (EchoRequest, [true, false, false]),
-        (EchoReply, [false, false, true]),
+        (TcpOpen, [true, false, false, false]),
+        (TcpOther, [true, true, false, false]),
+        (Datagram, [true, false, true, false]),
+        (EchoRequest, [true, false, false, false]),
+        (EchoReply, [false, false, true, false]),
+        (Quoted, [false, false, true, true]),
+        (Error, [false; 4]),
+        (LaterFragment, [false; 4]),
     ];
     for (kind, expected) in table {
-        let now = [ForwardRule, MirroredRule, ReplyRecord].map(|ground| kind.may_rest_on(ground));
+        let grounds = [ForwardRule, MirroredRule, ReplyRecord, OwnRecord];
+        let now = grounds.map(|ground| kind.may_rest_on(ground));
         assert_eq!(now, expected, "{kind:?}");
         assert_eq!(
             kind.leaves_reply_record(),

@@ -178,6 +178,35 @@ impl Packet {
         check(unsafe { bpf_l4_csum_replace(self.skb, offset, from as u64, to as u64, flags) })
     }
 
+    /// Whether a checksum is still to be written into the packet by whoever sends it (CHECKSUM_PARTIAL).
+    /// `at` is any half word of the packet, which stays as it is.
+    ///
+    /// No field of the context tells. But the kernel's helper changes a checksum outside of the
+    /// pseudo header in all packets except these (`inet_proto_csum_replace2`).
+    #[inline(always)]
+    pub(crate) fn awaits_checksum(self, at: u32) -> Result<bool, Refused> {
+        let Some(before) = self.load::<u16>(at) else {
+            return Err(Refused);
+        };
+        // SAFETY: the helper checks the range.
+        check(unsafe { bpf_l4_csum_replace(self.skb, at, 0, 1, 2) })?;
+        let awaits = self.load::<u16>(at) == Some(before);
+        if !awaits {
+            self.store(at, &before)?;
+        }
+        Ok(awaits)
+    }
+
+    /// Whether the checksum that a packet awaits will be written at `at` or behind it. The kernel
+    /// refuses to cut a packet before that field's end; where it does not, the packet is spoilt.
+    #[inline(always)]
+    pub(crate) fn checksum_stands_from(self, at: u32) -> bool {
+        const EINVAL: i64 = -22;
+        // SAFETY: the helper checks the length; no packet pointer is kept across it.
+        let cut = unsafe { bpf_skb_change_tail(self.skb, at + 1, 0) };
+        cut == EINVAL
+    }
+
     /// Makes room for the tunnel headers behind the Ethernet header. Segment sizes stay: the sender's
     /// MSS already leaves the room.
     #[inline(always)]

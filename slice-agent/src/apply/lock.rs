@@ -59,10 +59,17 @@ impl Lock {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
         };
-        file.set_len(0)
+        // Only for the message above: a full disk must not keep an agent from its node.
+        let noted = file
+            .set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .with_context(|| format!("cannot write the lock file {}", path.display()))?;
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(error) = noted {
+            tracing::warn!(
+                "cannot write into the lock file {}: {error}",
+                path.display()
+            );
+        }
         Ok(Self {
             file,
             dir: state_dir.to_owned(),

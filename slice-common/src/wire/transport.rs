@@ -12,6 +12,7 @@ pub const TCP_HEADER_BYTES: u32 = 20;
 pub const UDP_HEADER_BYTES: u32 = 8;
 pub const ICMP_HEADER_BYTES: u32 = 8;
 pub const TCP_CHECKSUM_OFFSET: u32 = 16;
+pub const ICMP_CHECKSUM_OFFSET: u32 = 2;
 pub const UDP_CHECKSUM_OFFSET: u32 = 6;
 /// The byte with the length of the TCP header, then the one with the flags.
 pub const TCP_OFFSET_FLAGS_OFFSET: u32 = 12;

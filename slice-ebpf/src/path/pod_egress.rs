@@ -12,8 +12,8 @@ use crate::stage::parse::Headers;
 use crate::stage::policy::Conversation;
 use crate::stage::resolve::Target;
 use crate::stage::{
-    answer, classify, count, deliver, fragment, icmp_error, identity, mapping, outside, parse,
-    policy, resolve, segment, tunnel,
+    answer, classify, count, deliver, fragment, icmp_error, identity, integrity, mapping, outside,
+    parse, policy, resolve, segment, tunnel,
 };
 use crate::verdict::{Trace, Verdict, finish};
 
@@ -42,7 +42,8 @@ fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
     trace.slice = endpoint.slice;
     // It is who it says.
     let source = identity::slice_source(endpoint, ip.source())?;
-    // It is whole, and of a kind that we carry.
+    // It stays as it is, is whole, and of a kind that we carry.
+    integrity::check(packet, &ip, ETHERNET_BYTES)?;
     let mut headers = parse::slice_packet(packet, ip, ETHERNET_BYTES)?;
     let quote = parse::quote(packet, &headers)?;
     let conversation = Conversation {

@@ -9,7 +9,7 @@ use slice_common::drop_reason::DropReason;
 use slice_common::wire::ETHERNET_BYTES;
 
 use crate::packet::Packet;
-use crate::stage::{identity, outside, parse};
+use crate::stage::{identity, integrity, outside, parse};
 use crate::verdict::{Trace, Verdict, finish};
 
 #[classifier]
@@ -42,6 +42,7 @@ fn try_pod_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropRea
         return Ok(Verdict::Untouched);
     }
     ip.check(packet.len().saturating_sub(ETHERNET_BYTES))?;
+    integrity::check(packet, &ip, ETHERNET_BYTES)?;
     // It answers the pod, or it tells the pod what became of its own packet.
     match parse::transport(packet, ip, ETHERNET_BYTES) {
         Ok(headers) if outside::is_invited(&headers) => Ok(Verdict::Untouched),

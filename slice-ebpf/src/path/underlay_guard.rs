@@ -6,10 +6,11 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
+use slice_common::wire::ETHERNET_BYTES;
 
 use crate::maps;
 use crate::packet::Packet;
-use crate::stage::{parse, resolve, tunnel};
+use crate::stage::{integrity, parse, resolve, tunnel};
 use crate::verdict::{Trace, Verdict, finish};
 
 #[classifier]
@@ -35,6 +36,14 @@ fn try_underlay_guard(packet: Packet, trace: &mut Trace) -> Result<Verdict, Drop
     // Nobody else speaks to a tunnel.
     if tunnel::is_to_tunnel_port(packet, &ip, &settings) {
         return Err(DropReason::ForgedUnderlay);
+    }
+    // Nor does a packet become one behind us that only passes through this node.
+    if !packet.is_made_by_this_host()
+        && ip
+            .check(packet.len().saturating_sub(ETHERNET_BYTES))
+            .is_ok()
+    {
+        integrity::check(packet, &ip, ETHERNET_BYTES)?;
     }
     // Slice addresses are for the tunnel. The host's guard routes say so to what the host routes;
     // some CNIs send past its routing.

@@ -7,6 +7,7 @@ pub(crate) mod deliver;
 pub(crate) mod fragment;
 pub(crate) mod icmp_error;
 pub(crate) mod identity;
+pub(crate) mod integrity;
 pub(crate) mod mapping;
 pub(crate) mod outside;
 pub(crate) mod parse;

@@ -50,11 +50,11 @@ pub(crate) fn is_isolated(endpoint: &Endpoint) -> bool {
     endpoint.flags & Endpoint::ISOLATED != 0
 }
 
-/// Whether isolation has a say on this packet: it is for the pod's address or for everybody, and not
-/// the node's own.
+/// Whether isolation has a say on this packet: it is for the pod's address or for everybody (by the
+/// address of the packet or of the frame: Linux takes either), and not the node's own.
 #[inline(always)]
 pub(crate) fn is_guarded(packet: Packet, endpoint: &Endpoint, ip: &Ipv4Header) -> bool {
-    (ip.destination() == endpoint.pod_address || is_for_a_group(packet))
+    (endpoint.pod_address.takes(ip.destination()) || is_for_a_group(packet))
         && !ip.is_later_fragment()
         && !is_from_the_node(packet, ip)
 }

@@ -26,6 +26,8 @@ pub(crate) struct Headers {
     pub(crate) tcp: TcpFlags,
     /// Payload bytes of each segment of a segmentation-offload packet; 0 for others.
     pub(crate) gso_bytes: u32,
+    /// From the IPv4 header on, what pads the packet counted: it travels too.
+    pub(crate) present_bytes: u32,
 }
 
 /// Whether the frame is untagged IPv4: the only kind that our programs carry. A tag would survive a
@@ -67,7 +69,12 @@ pub(crate) fn slice_packet(
     ip: Ipv4Header,
     ip_offset: u32,
 ) -> Result<Headers, DropReason> {
-    ip.check(packet.len().saturating_sub(ip_offset))?;
+    let present_bytes = packet.len().saturating_sub(ip_offset);
+    ip.check(present_bytes)?;
+    // A segmentation-offload packet is cut by what is there, whatever its header says.
+    if packet.gso_bytes() != 0 && ip.total_bytes() != present_bytes {
+        return Err(DropReason::Malformed);
+    }
     let headers = if ip.is_later_fragment() {
         later_fragment(packet, ip, ip_offset)
     } else {
@@ -93,6 +100,7 @@ fn later_fragment(packet: Packet, ip: Ipv4Header, ip_offset: u32) -> Headers {
         },
         tcp: TcpFlags::from_bytes([0, 0]),
         gso_bytes: packet.gso_bytes(),
+        present_bytes: packet.len().saturating_sub(ip_offset),
     }
 }
 
@@ -130,6 +138,7 @@ pub(crate) fn transport(
         transport,
         tcp,
         gso_bytes: packet.gso_bytes(),
+        present_bytes: packet.len().saturating_sub(ip_offset),
     })
 }
 

@@ -58,6 +58,9 @@ pub(crate) fn judge(conversation: &Conversation) -> Result<(), DropReason> {
     if kind.may_rest_on(Ground::ReplyRecord) && answers_a_packet(conversation) {
         return Ok(());
     }
+    if kind.may_rest_on(Ground::OwnRecord) && left_a_record(conversation) {
+        return Ok(());
+    }
     Err(DropReason::PolicyDenied)
 }
 
@@ -83,6 +86,18 @@ fn mirrored_rule(conversation: &Conversation) -> Option<u32> {
         reserved: 0,
         port: conversation.transport.source_port.network_word(),
     })
+}
+
+#[inline(always)]
+fn left_a_record(conversation: &Conversation) -> bool {
+    let Conversation {
+        slice,
+        source,
+        destination,
+        ..
+    } = *conversation;
+    let answer = reply::key_of_answer(slice, source, destination, &conversation.transport);
+    replies::is_expected(&answer)
 }
 
 #[inline(always)]

@@ -16,7 +16,7 @@ const OUTER_BYTES_MAX: u32 = 65_535;
 /// packet is judged by its segments.
 #[inline(always)]
 pub(crate) fn check_size(headers: &Headers, path: &Path) -> Result<(), DropReason> {
-    let whole = headers.ip.total_bytes();
+    let whole = headers.present_bytes;
     let largest = match headers.gso_bytes {
         0 => whole,
         gso_bytes => headers.ip.header_bytes() + headers.tcp.header_bytes() + gso_bytes,

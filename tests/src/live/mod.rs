@@ -9,5 +9,5 @@ mod talk;
 pub use capture::{Capture, Frame, Inner, TunnelFrame, tunnel_frame};
 pub use ledger::{Counted, counted_since, drops_everywhere, expect_drops};
 pub use masquerade::Masquerade;
-pub use raw::inject;
+pub use raw::{LeftChecksum, inject, inject_frame};
 pub use talk::{Mailbox, TcpMeeting, meet};

@@ -4,10 +4,12 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
 use slice_tests::lab::inventory::TUNNEL_PORT;
-use slice_tests::lab::{Lab, Node};
-use slice_tests::live::{Capture, Frame, Mailbox, Masquerade, expect_drops, inject};
+use slice_tests::lab::{Lab, Node, Pod};
+use slice_tests::live::{
+    Capture, Frame, LeftChecksum, Mailbox, Masquerade, expect_drops, inject, inject_frame,
+};
 use slice_tests::netns::NetNs;
-use slice_tests::packet::{Ipv4, Udp, Vxlan};
+use slice_tests::packet::{Ipv4, Mac, Tcp, Udp, Vxlan};
 
 use crate::{OPEN_PORT, Scene, ipv4, pods, same, slice_address};
 
@@ -26,6 +28,7 @@ pub(crate) const SCENES: &[Scene] = &[
         "a_pod_does_not_forge_tunnel_packets_under_its_nodes_address",
         forged_by_masquerade,
     ),
+    ("drop_forged_checksum", drop_forged_checksum),
     (
         "what_goes_past_the_guard_routes_does_not_leave_bare",
         bare_slice_addresses,
@@ -228,6 +231,84 @@ fn forged_by_masquerade(lab: &Lab) -> Result<()> {
     }
     ensure!(at_kafka_0.is_empty()?, "a forged datagram came in");
     Ok(())
+}
+
+/// A pod has its network card write a checksum over what was judged. On veth pairs nobody writes it, so
+/// what passes is only looked at by its drop.
+fn drop_forged_checksum(lab: &Lab) -> Result<()> {
+    let [kafka_0, kafka_1] = pods(lab, ["kafka-0", "kafka-1"])?;
+    let [stranger_0, stranger_1] = pods(lab, ["stranger-0", "stranger-1"])?;
+    let east_1 = lab.node("east-1")?;
+    let udp = |from: &Pod, to| {
+        let datagram = Udp::new(OPEN_PORT, 7777).data([7; 32]);
+        ipv4(from.pod_address, to).udp(datagram)
+    };
+    let ack = Tcp::new(40_000, 9092).ack();
+    let to_kafka_0 = ipv4(stranger_0.pod_address, kafka_0.pod_address).tcp(ack.clone());
+    let cases = [
+        // A slice pod: its address, its ports, its flags.
+        (
+            &kafka_1,
+            ipv4(kafka_1.pod_address, slice_address(&kafka_0)?).tcp(ack),
+            "kafka",
+            16,
+            [(20, 8), (34, 0), (34, 12), (34, 14)],
+        ),
+        // A stranger, at its own node's guard: the port of the tunnel, the protocol, an address.
+        (
+            &stranger_1,
+            udp(&stranger_1, east_1.underlay),
+            "0",
+            6,
+            [(34, 2), (20, 2), (20, 10), (34, 4)],
+        ),
+        // A stranger, at the pod that is its neighbour.
+        (
+            &stranger_0,
+            to_kafka_0,
+            "kafka",
+            16,
+            [(36, 10), (34, 2), (20, 10), (34, 14)],
+        ),
+    ];
+    for (pod, packet, slice, own_place, forged) in cases {
+        let gateway = pod_gateway(pod)?;
+        let frame = packet.frame(gateway, [0x0a, 0, 0, 0, 0, 1]);
+        let send = |start, offset| {
+            let checksum = LeftChecksum { start, offset };
+            inject_frame(&pod.netns, "eth0", &frame, checksum)
+        };
+        expect_drops(lab, &[], || send(34, own_place))?;
+        for (start, offset) in forged {
+            let dropped = [(pod.node, slice, "forged_checksum", 1)];
+            expect_drops(lab, &dropped, || send(start, offset))
+                .with_context(|| format!("{}: {start} + {offset}", pod.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The link-layer address of the other end of the pod's veth.
+fn pod_gateway(pod: &Pod) -> Result<Mac> {
+    let node = NetNs::open(&pod.spec.node().namespace())?;
+    let interface = pod.spec.host_interface();
+    let output = node
+        .command("ip")
+        .args(["-br", "link", "show", &interface])
+        .output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let shown = text
+        .split_whitespace()
+        .nth(2)
+        .context("no link-layer address")?;
+    let bytes: Vec<u8> = shown
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16))
+        .collect::<Result<_, _>>()?;
+    bytes
+        .try_into()
+        .ok()
+        .context("a link-layer address has six bytes")
 }
 
 /// A route that is looked at before the guard routes, until this is dropped.

@@ -102,6 +102,9 @@ fn datagrams_in_parts(lab: &Lab) -> Result<()> {
     without_offload(|| cut_and_put_together(lab))
 }
 
+/// One byte more than a packet holds.
+const LEARNING_BYTES: usize = 1473;
+
 fn cut_and_put_together(lab: &Lab) -> Result<()> {
     for (from, to) in [
         ("kafka-0", "kafka-2"),
@@ -114,7 +117,7 @@ fn cut_and_put_together(lab: &Lab) -> Result<()> {
         let address = (slice_address(&far)?, OPEN_PORT);
         // The first is too big where there is a tunnel, and its sender learns.
         let learnt = poll_until(LIMIT, || {
-            from_near.send(address, &[1; 1473])?;
+            from_near.send(address, &[1; LEARNING_BYTES])?;
             Ok((!at_far.is_empty()?).then_some(()))
         })?;
         ensure!(learnt.is_some(), "{from} to {to}: nothing arrives");
@@ -123,7 +126,10 @@ fn cut_and_put_together(lab: &Lab) -> Result<()> {
             for bytes in [1500, 2900, 9000, 20_000, 65_507] {
                 let datagram: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
                 from_near.send(address, &datagram)?;
-                let (_, arrived) = at_far.receive()?;
+                let (_, mut arrived) = at_far.receive()?;
+                while arrived.len() == LEARNING_BYTES {
+                    (_, arrived) = at_far.receive()?;
+                }
                 ensure!(
                     arrived == datagram,
                     "{bytes} bytes came as {}",

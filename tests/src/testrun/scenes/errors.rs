@@ -44,6 +44,15 @@ pub(super) fn pod_tells_a_remote_sender(world: &mut World) -> Result<()> {
         (echo(KAFKA_1, pod), echo(KAFKA_1, seen_as), (0, 0)),
     ];
     for (quoted, as_sent, class) in cases {
+        let came = tunnel_in(WEST_1, KAFKA.id, 3, &as_sent);
+        world
+            .send(
+                "what it is about",
+                Program::UnderlayIngress,
+                NIC,
+                on_wire(&came),
+            )
+            .accepted()?;
         let sent = error(pod, KAFKA_1, &quoted);
         let inner = error(seen_as, KAFKA_1, &as_sent);
         let frame = tunnel_out(WEST_1, KAFKA.id, class, &inner, NO_PORTS);
@@ -72,6 +81,14 @@ pub(super) fn pod_is_told_by_a_remote_receiver(world: &mut World) -> Result<()> 
         (echo(known_as, KAFKA_1), echo(own, KAFKA_1)),
     ];
     for (quoted, as_sent) in pairs {
+        world
+            .send(
+                "what it is about",
+                Program::PodEgress,
+                KAFKA_0.device,
+                from_pod(&as_sent),
+            )
+            .accepted()?;
         let inner = error(KAFKA_1, known_as, &quoted);
         let seen = error(KAFKA_1, own, &as_sent);
         let tunnel = tunnel_in(WEST_1, KAFKA.id, 3, &inner);
@@ -107,6 +124,28 @@ pub(super) fn pod_tells_a_sender_on_its_node(world: &mut World) -> Result<()> {
             Direction::Local,
             ERROR_BYTES,
         ))
+}
+
+/// A rule for one direction must not carry data in the other: what was never sent is not spoken of.
+pub(super) fn error_about_what_was_never_sent(world: &mut World) -> Result<()> {
+    let denied = Expected::dropped(KAFKA.id, DropReason::PolicyDenied);
+    let (pod, slice) = (KAFKA_0.pod_address, KAFKA_0.slice_address);
+    for about in [
+        datagram(ANALYTICS_0, pod, [6000, 5201]),
+        echo(ANALYTICS_0, pod),
+    ] {
+        let sent = error(pod, ANALYTICS_0, &about);
+        world
+            .send("tells", Program::PodEgress, KAFKA_0.device, from_pod(&sent))
+            .expect(denied.clone())?;
+    }
+    for about in [datagram(slice, KAFKA_1, [6000, 5201]), echo(slice, KAFKA_1)] {
+        let tunnel = tunnel_in(WEST_1, KAFKA.id, 3, &error(KAFKA_1, slice, &about));
+        world
+            .send("hears", Program::UnderlayIngress, NIC, on_wire(&tunnel))
+            .expect(denied.clone())?;
+    }
+    Ok(())
 }
 
 /// No rule for the packet, no error about it; on both ends.

@@ -65,6 +65,7 @@ pub fn scenes() -> Vec<Scene> {
             traffic_through_the_pod_is_not_judged later_fragments_from_outside;
         errors: pod_tells_a_remote_sender pod_is_told_by_a_remote_receiver
             pod_tells_a_sender_on_its_node error_about_a_forbidden_packet error_about_an_answer
+            error_about_what_was_never_sent
             forged_errors_from_a_peer;
         fragments: parts_leave_alike parts_arrive parts_stay_on_their_node
             what_is_denied_to_the_first_is_denied_to_all;
@@ -188,6 +189,9 @@ mod tests {
 
     use super::*;
 
+    /// A test run cannot leave a checksum to the network card.
+    const PLAYED_LIVE: [&str; 1] = ["drop_forged_checksum"];
+
     #[test]
     fn every_drop_reason_has_one_scene_and_no_name_is_used_twice() {
         let all = scenes();
@@ -200,6 +204,7 @@ mod tests {
         let reasons: BTreeSet<_> = DropReason::ALL
             .iter()
             .map(|reason| format!("drop_{}", reason.label()))
+            .filter(|name| !PLAYED_LIVE.contains(&name.as_str()))
             .collect();
         assert_eq!(drops, reasons);
     }

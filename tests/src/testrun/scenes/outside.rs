@@ -108,6 +108,18 @@ pub(super) fn neither_broadcast_nor_tag_gets_around_isolation(world: &mut World)
     world
         .send("broadcast", Program::PodIngress, KAFKA_0.device, broadcast)
         .expect(isolated())?;
+    // Linux takes these by the packet's address, whoever the frame is for.
+    for group in [[255; 4], [10, 1, 1, 255], [10, 1, 255, 255], [224, 0, 0, 1]] {
+        let packet = Ipv4::between(STRANGER, group).udp(Udp::new(6000, 6001));
+        world
+            .send(
+                "group",
+                Program::PodIngress,
+                KAFKA_0.device,
+                routed(&packet),
+            )
+            .expect(isolated())?;
+    }
     let mut tagged = routed(&from_stranger().tcp(Tcp::new(40_000, 8080).syn()));
     tagged.splice(12..12, [0x81, 0x00, 0x00, 0x00]);
     world
