@@ -4,6 +4,7 @@ pub mod bench;
 pub mod child;
 pub mod debian;
 pub mod demo;
+pub mod fuzz;
 pub mod kafka;
 pub mod lab;
 pub mod live;

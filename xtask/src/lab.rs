@@ -1,4 +1,4 @@
-//! `cargo xtask lab|demo|bench|relay`: builds, then hands everything to `slice-lab`, which needs root.
+//! `cargo xtask lab|demo|bench|fuzz|relay`: builds, then hands everything to `slice-lab`, which needs root.
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -41,6 +41,9 @@ enum Command {
     /// Make and use the lab: up, status, exec POD -- COMMAND, down.
     #[command(disable_help_flag = true)]
     Lab(PassedOn),
+    /// Run random packets through the kernel programs: --packets N --seed S [--program NAME].
+    #[command(disable_help_flag = true)]
+    Fuzz(PassedOn),
     /// Run a WAN relay of the lab by itself.
     #[command(disable_help_flag = true)]
     Relay(PassedOn),
@@ -92,6 +95,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(passed) => return pass_on("demo", passed),
         Command::Bench(passed) => return pass_on("bench", passed),
         Command::Lab(passed) => return lab::pass_through(&passed.arguments),
+        Command::Fuzz(passed) => return pass_on("fuzz", passed),
         Command::Relay(passed) => return pass_on("relay", passed),
         Command::Test(arguments) => return Ok(code(testing::run(&arguments)?)),
         Command::Tidy => {

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use slice_tests::bench::{self, BenchArgs};
 use slice_tests::demo::{self, DemoArgs};
+use slice_tests::fuzz::FuzzArgs;
 use slice_tests::kafka::{ConsumeArgs, ProduceArgs};
 use slice_tests::lab::command::{self, DegradeArgs, ExecArgs, UpArgs};
 use slice_tests::relay::{self, RelayArgs};
@@ -27,6 +28,8 @@ enum SliceLab {
     Demo(DemoArgs),
     /// Measure the data path against the kernel's own ways
     Bench(BenchArgs),
+    /// Run random and mutated packets through the kernel programs
+    Fuzz(FuzzArgs),
     /// Carry packets between the clusters (started by `up --wan relay`)
     Relay(RelayArgs),
     /// Write checked records to Kafka
@@ -54,6 +57,7 @@ fn run(command: SliceLab) -> Result<ExitCode> {
         SliceLab::Down => command::down(),
         SliceLab::Demo(args) => demo::run(&args).map(ExitCode::from),
         SliceLab::Bench(args) => bench::run(&args).map(ExitCode::from),
+        SliceLab::Fuzz(args) => args.run(),
         SliceLab::Relay(args) => done(relay::run(&args)),
         SliceLab::KafkaProduce(args) => done(args.run()),
         SliceLab::KafkaConsume(args) => done(args.run()),

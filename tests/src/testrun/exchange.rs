@@ -39,13 +39,13 @@ impl Program {
 }
 
 /// What the kernel does next with the packet.
-const NEXT: i32 = -1;
-const DROP: i32 = 2;
-const REDIRECT: i32 = 7;
+pub(crate) const NEXT: i32 = -1;
+pub(crate) const DROP: i32 = 2;
+pub(crate) const REDIRECT: i32 = 7;
 
 /// Set on every packet that goes in: whoever changes them without being asked is seen.
 pub(super) const MARK: u32 = 0x5011_ce00;
-const PRIORITY: u32 = 6;
+pub(crate) const PRIORITY: u32 = 6;
 
 /// The headers of the tunnel: IPv4, UDP, VXLAN and Ethernet.
 const TUNNEL_BYTES: usize = 20 + 8 + 8 + 14;
@@ -340,13 +340,13 @@ impl Sent<'_> {
 }
 
 // `struct __sk_buff` of linux/bpf.h, the fields that a test run may set.
-const CONTEXT_BYTES: usize = 192;
-const MARK_OFFSET: usize = 8;
-const PRIORITY_OFFSET: usize = 32;
-const INGRESS_IFINDEX_OFFSET: usize = 36;
-const IFINDEX_OFFSET: usize = 40;
-const GSO_SEGMENTS_OFFSET: usize = 164;
-const GSO_SIZE_OFFSET: usize = 176;
+pub(crate) const CONTEXT_BYTES: usize = 192;
+pub(crate) const MARK_OFFSET: usize = 8;
+pub(crate) const PRIORITY_OFFSET: usize = 32;
+pub(crate) const INGRESS_IFINDEX_OFFSET: usize = 36;
+pub(crate) const IFINDEX_OFFSET: usize = 40;
+pub(crate) const GSO_SEGMENTS_OFFSET: usize = 164;
+pub(crate) const GSO_SIZE_OFFSET: usize = 176;
 
 impl Outcome {
     fn complaints_about_context(&self, mark: u32) -> String {
@@ -378,12 +378,12 @@ fn name_of(code: i32) -> String {
     }
 }
 
-fn word(bytes: &[u8; CONTEXT_BYTES], at: usize) -> u32 {
+pub(crate) fn word(bytes: &[u8; CONTEXT_BYTES], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// The clock that programs read.
-fn kernel_time_ns() -> Result<u64> {
+pub(crate) fn kernel_time_ns() -> Result<u64> {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
     Ok(now.tv_sec().cast_unsigned() * 1_000_000_000 + now.tv_nsec().cast_unsigned())
 }

@@ -8,7 +8,7 @@
 pub mod actors;
 mod attach;
 mod devices;
-mod exchange;
+pub(crate) mod exchange;
 mod scenes;
 mod state;
 mod suite;
@@ -19,4 +19,4 @@ pub use exchange::{Expected, Program, Sent};
 pub use scenes::{Scene, scenes};
 pub use state::{Change, State};
 pub use suite::{in_own_network, run_scene};
-pub use world::{LoadedProgram, World};
+pub use world::{LoadedProgram, World, standard_classes, standard_policy, standard_routes};

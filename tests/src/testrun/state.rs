@@ -51,7 +51,7 @@ pub(super) fn check_that_every_map_is_read() -> Result<()> {
 }
 
 impl State {
-    pub(super) fn read(object: &Ebpf) -> Result<Self> {
+    pub(crate) fn read(object: &Ebpf) -> Result<Self> {
         let mut state = Self::default();
         let counters: PerCpuHashMap<_, CounterKey, Counter> =
             map(object, "COUNTERS")?.try_into()?;
@@ -110,7 +110,7 @@ impl State {
     }
 
     /// What happened between `self` and `later`.
-    pub(super) fn change_to(&self, later: &Self) -> Change {
+    pub(crate) fn change_to(&self, later: &Self) -> Change {
         let mut change = Change::default();
         let nothing = Counter {
             packets: 0,

@@ -144,7 +144,7 @@ impl World {
             .with_context(|| format!("cannot remove from {map}"))
     }
 
-    pub(super) fn object(&self) -> &Ebpf {
+    pub(crate) fn object(&self) -> &Ebpf {
         &self.object
     }
 
@@ -244,7 +244,7 @@ impl World {
 }
 
 /// The routes of `east-1`: its own blocks, those of the peers, and the rest of the ranges.
-pub(super) fn standard_routes() -> Vec<(u32, RouteKey, Route)> {
+pub fn standard_routes() -> Vec<(u32, RouteKey, Route)> {
     let mut routes = Vec::new();
     for slice in [KAFKA, SHOP] {
         let nowhere = route(slice, 0, 0, RouteKind::Unreachable, None);
@@ -275,7 +275,7 @@ pub(super) fn standard_routes() -> Vec<(u32, RouteKey, Route)> {
 
 /// Brokers talk among themselves on 9090 to 9092 and UDP 5201, clients to brokers on 9092, and all of
 /// them by echo; `analytics` may not talk to itself. Web pods and native pods talk as they like.
-pub(super) fn standard_policy() -> Vec<(u32, PolicyKey, PolicyEntry)> {
+pub fn standard_policy() -> Vec<(u32, PolicyKey, PolicyEntry)> {
     const TCP: u8 = 6;
     const UDP: u8 = 17;
     const ICMP: u8 = 1;
@@ -302,7 +302,7 @@ pub(super) fn standard_policy() -> Vec<(u32, PolicyKey, PolicyEntry)> {
 }
 
 /// Ports 9091 and 9092 of slice `kafka` have classes.
-pub(super) fn standard_classes() -> Vec<(u32, ClassKey, Class)> {
+pub fn standard_classes() -> Vec<(u32, ClassKey, Class)> {
     [(9091u16, REPLICATION), (9092, CLIENT)]
         .into_iter()
         .map(|(port, (class, dscp))| {

@@ -40,7 +40,7 @@ enum Stage {
     Tidy,
     /// Generated pages are up to date.
     Reference,
-    /// Programs run on hand-made packets in this kernel, as root.
+    /// Programs run on hand-made and on random packets in this kernel, as root.
     TestRun,
     /// The lab, as root.
     Live,

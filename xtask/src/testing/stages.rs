@@ -110,7 +110,9 @@ fn tidy() -> Result<Outcome> {
 
 /// By name, so that a new file in tests/tests is in a stage without being listed anywhere.
 fn is_test_run(name: &str) -> bool {
-    name.starts_with("testrun") || name.starts_with("test_run")
+    ["testrun", "test_run", "fuzz"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
 }
 
 fn is_kafka(name: &str) -> bool {

@@ -1,0 +1,89 @@
+//! `slice-lab fuzz`: as many packets as one has time for.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::campaign::Campaign;
+use super::corpus::{self, PROGRAMS};
+use crate::testrun::{Program, World, in_own_network};
+
+/// How many packets, and which.
+#[derive(Args)]
+pub struct FuzzArgs {
+    /// Packets for each program
+    #[arg(long, default_value_t = 10_000_000)]
+    packets: u64,
+    /// The same seed makes the same packets
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only this program
+    #[arg(long, value_parser = program_of_name)]
+    program: Option<Program>,
+    /// Where cases are read from, and a mismatch is kept
+    #[arg(long, value_name = "DIR", default_value_os_t = corpus::folder())]
+    corpus: PathBuf,
+}
+
+impl FuzzArgs {
+    /// Replays the corpus, then runs random packets. Ends with 1 after the first mismatch.
+    /// # Errors  when the object cannot be loaded, or the kernel does not run a packet at all.
+    pub fn run(&self) -> Result<ExitCode> {
+        let file = object_file();
+        let object = std::fs::read(&file)
+            .with_context(|| format!("cannot read the object {}", file.display()))?;
+        in_own_network(|| self.run_in(&mut World::new(&object)?))
+    }
+
+    fn run_in(&self, world: &mut World) -> Result<ExitCode> {
+        let mut campaign = Campaign::new(world, |_| {})?;
+        for (name, inputs) in corpus::read(&self.corpus)? {
+            if let Some(mismatch) = campaign.check(&inputs)? {
+                println!("{name}:\n{mismatch}");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        for program in PROGRAMS {
+            if self.program.is_some_and(|only| only != program) {
+                continue;
+            }
+            if !self.run_program(&mut campaign, program)? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        print!("{}", campaign.coverage().describe());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn run_program(&self, campaign: &mut Campaign, program: Program) -> Result<bool> {
+        let (packets, seed, name) = (self.packets, self.seed, program.name());
+        let started = Instant::now();
+        let Some(mismatch) = campaign.run(program, packets, seed)? else {
+            let seconds = started.elapsed().as_secs_f64();
+            println!("{name}: {packets} packets of seed {seed} in {seconds:.1} s, no mismatch");
+            return Ok(true);
+        };
+        let kept = corpus::keep(&self.corpus, &format!("{name}-{seed}"), &mismatch)?;
+        println!("{name}, seed {seed}:\n{mismatch}kept as {}", kept.display());
+        Ok(false)
+    }
+}
+
+/// The object that `SLICE_EBPF_OBJ` names, or else the one that a build leaves.
+pub fn object_file() -> PathBuf {
+    match std::env::var_os("SLICE_EBPF_OBJ").filter(|name| !name.is_empty()) {
+        Some(file) => file.into(),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/slice-ebpf.o"),
+    }
+}
+
+fn program_of_name(name: &str) -> Result<Program, String> {
+    let named = |program: &Program| program.name() == name;
+    PROGRAMS.into_iter().find(named).ok_or_else(|| {
+        let known = PROGRAMS.map(Program::name).join(", ");
+        format!("the programs are {known}")
+    })
+}

@@ -1,0 +1,295 @@
+//! Packets: sound ones, ones with a few faults, damaged ones, and noise. Most of them say the right
+//! things to get deep into a program; what they then meet there is chance.
+
+mod inside;
+mod wire;
+
+use std::collections::VecDeque;
+
+use super::input::Input;
+use super::kernel::bytes_min;
+use super::places::{self, HALF_ATTACHED, NOT_ENTITLED, THIN, WIDE};
+use super::random::Random;
+use super::tables::Tables;
+use crate::testrun::Program;
+use crate::testrun::actors::*;
+
+/// Set on packets that are not ours.
+pub(super) const OTHER_MARK: u32 = 0x5011_ce00;
+/// A test run takes no more than a page with its overhead.
+const FRAME_BYTES_MAX: usize = 3500;
+pub(super) const DEVICES: [&str; 7] = [
+    KAFKA_0.device,
+    ANALYTICS_2.device,
+    WEB_0.device,
+    NATIVE_0.device,
+    PORT_OWNER,
+    STRANGER_DEVICE,
+    NIC,
+];
+
+/// Makes packets, each by the chance of those before it.
+pub(super) struct Generator {
+    random: Random,
+    /// Addresses worth sending to: of everybody, and around the edges of every block.
+    addresses: Vec<[u8; 4]>,
+    /// What was said lately, so that it can be answered, repeated and quoted.
+    recent: VecDeque<Flow>,
+}
+
+/// Who speaks to whom, by names inside the slice or outside of any.
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    from: [u8; 4],
+    to: [u8; 4],
+    ports: [u16; 2],
+}
+
+impl Generator {
+    pub(super) fn new(seed: u64, tables: &Tables) -> Self {
+        let mut addresses = places::edges(tables);
+        addresses.extend(PODS.map(|pod| pod.pod_address));
+        addresses.extend(PODS.map(|pod| pod.slice_address));
+        addresses.extend([
+            INTERNET,
+            STRANGER,
+            EAST_1,
+            EAST_1_POD_SIDE,
+            NOBODY,
+            VACANT_HERE,
+        ]);
+        addresses.extend([[0; 4], [255; 4], [224, 0, 0, 1], [127, 0, 0, 1]]);
+        Self {
+            random: Random::new(seed),
+            addresses,
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// The next packet for a program; now and then one for another before it, such as a question.
+    pub(super) fn next(&mut self, program: Program) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        let asks_first = matches!(program, Program::PodIngress | Program::UnderlayIngress);
+        if asks_first && self.random.percent(8) {
+            inputs.push(self.one(Program::PodEgress));
+        }
+        if program == Program::PodEgress && self.random.percent(8) {
+            inputs.push(self.one(Program::UnderlayIngress));
+        }
+        let input = self.one(program);
+        let later_part = self.later_part(&input);
+        inputs.push(input);
+        inputs.extend(later_part);
+        inputs
+    }
+
+    /// Another part of the same datagram, if the packet is the first one.
+    fn later_part(&mut self, first: &Input) -> Option<Input> {
+        let ip = match first.program {
+            Program::PodEgress => 14,
+            Program::UnderlayIngress => 64,
+            Program::PodIngress | Program::UnderlayGuard | Program::TunnelIngress => return None,
+        };
+        if first.frame.get(ip + 6..ip + 8) != Some(&[0x20, 0]) {
+            return None;
+        }
+        let mut later = first.clone();
+        later.frame[ip + 6] = self.random.pick(&[0, 0x20]);
+        later.frame[ip + 7] = self.random.pick(&[1, 2, 3, 8, 185]);
+        Some(later)
+    }
+
+    fn one(&mut self, program: Program) -> Input {
+        let mut input = match program {
+            Program::PodEgress => self.pod_sends(),
+            Program::PodIngress => self.pod_is_reached(),
+            Program::UnderlayIngress => self.tunnel_arrives(),
+            Program::UnderlayGuard => self.packet_leaves(),
+            Program::TunnelIngress => Input {
+                program,
+                device: PORT_OWNER,
+                ..self.tunnel_arrives()
+            },
+        };
+        self.tag(&mut input.frame);
+        if self.random.percent(20) {
+            self.damage(&mut input.frame);
+        }
+        if self.random.percent(1) {
+            let bytes = self.random.below(FRAME_BYTES_MAX);
+            input.frame = self.random.bytes(bytes);
+        }
+        input.frame.truncate(FRAME_BYTES_MAX);
+        while input.frame.len() < bytes_min(&input.frame) {
+            input.frame.push(0);
+        }
+        input
+    }
+
+    /// A VLAN tag, rarely.
+    fn tag(&mut self, frame: &mut Vec<u8>) {
+        if frame.len() >= 14 && self.random.percent(2) {
+            let ethertype: [u8; 2] = self
+                .random
+                .pick(&[[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00]]);
+            let tag = [ethertype[0], ethertype[1], 0, self.random.pick(&[0, 7])];
+            frame.splice(12..12, tag);
+        }
+    }
+
+    /// Changes, removes, repeats and adds bytes, mostly among the headers.
+    fn damage(&mut self, frame: &mut Vec<u8>) {
+        for _ in 0..1 + self.random.below(3) {
+            if frame.is_empty() {
+                return;
+            }
+            let reach = if self.random.percent(85) {
+                130
+            } else {
+                frame.len()
+            };
+            let at = self.random.below(frame.len().min(reach));
+            match self.random.below(8) {
+                0 => frame[at] ^= 1 << self.random.below(8),
+                1 => {
+                    frame[at] = self
+                        .random
+                        .pick(&[0, 1, 0x7f, 0x80, 0xff, 0x45, 0x46, 4, 17])
+                }
+                2 => frame[at] = self.random.byte(),
+                3 => frame[at] = frame[at].wrapping_add(1),
+                4 => drop(frame.remove(at)),
+                5 => {
+                    let count = 1 + self.random.below(8);
+                    let more = self.random.bytes(count);
+                    drop(frame.splice(at..at, more));
+                }
+                6 => frame.truncate(at + self.random.below(64)),
+                _ => {
+                    let end = (at + 1 + self.random.below(40)).min(frame.len());
+                    frame.extend_from_within(at..end);
+                }
+            }
+        }
+    }
+
+    fn any_address(&mut self) -> [u8; 4] {
+        match self.random.below(20) {
+            0 => (self.random.word() as u32).to_be_bytes(),
+            _ => self.random.pick(&self.addresses),
+        }
+    }
+
+    fn any_device(&mut self) -> &'static str {
+        self.random.pick(&DEVICES)
+    }
+
+    /// 0, but for a few.
+    fn segments(&mut self) -> u32 {
+        match self.random.below(60) {
+            0 => 1448,
+            1 => 500,
+            2 => self.random.below(65_536) as u32,
+            _ => 0,
+        }
+    }
+
+    fn any_pod(&mut self) -> Pod {
+        self.random.pick(&[
+            KAFKA_0,
+            KAFKA_0,
+            KAFKA_0,
+            ANALYTICS_2,
+            WEB_0,
+            NATIVE_0,
+            HALF_ATTACHED,
+        ])
+    }
+
+    /// A node, and an address behind it, mostly of the pod's slice.
+    fn any_remote(&mut self, slice: u32) -> (Node, [u8; 4]) {
+        let everywhere = [
+            (KAFKA.id, WEST_1, KAFKA_1),
+            (KAFKA.id, WEST_1, ANALYTICS_0),
+            (KAFKA.id, EDGE_1, KAFKA_2),
+            (KAFKA.id, EAST_2, ANALYTICS_1),
+            (KAFKA.id, WIDE, [10, 77, 163, 1]),
+            (KAFKA.id, THIN, [10, 77, 165, 6]),
+            (SHOP.id, WEST_1, WEB_2),
+            (NATIVE.id, WEST_1, NATIVE_1),
+        ];
+        let of_slice: Vec<_> = everywhere.iter().filter(|there| there.0 == slice).collect();
+        let there = if of_slice.is_empty() || self.random.percent(3) {
+            self.random.pick(&everywhere)
+        } else {
+            *self.random.pick(&of_slice)
+        };
+        (there.1, there.2)
+    }
+
+    fn any_peer(&mut self) -> [u8; 4] {
+        let nodes = [EAST_2, WEST_1, EDGE_1, WIDE, THIN];
+        match self.random.below(8) {
+            0 => NOBODY,
+            1 => NOT_ENTITLED,
+            2 => self.any_address(),
+            _ => self.random.pick(&nodes).address,
+        }
+    }
+
+    /// What was said lately and matches, the other way round or again.
+    fn said_before(&mut self, matches: impl Fn(&Flow) -> bool) -> Option<Flow> {
+        if self.recent.is_empty() || !self.random.percent(25) {
+            return None;
+        }
+        let flow = self.recent[self.random.below(self.recent.len())];
+        let [own, other] = flow.ports;
+        let answer = Flow {
+            from: flow.to,
+            to: flow.from,
+            ports: [other, own],
+        };
+        [answer, flow].into_iter().find(matches)
+    }
+
+    fn remember(&mut self, flow: Flow) {
+        self.recent.push_front(flow);
+        self.recent.truncate(24);
+    }
+
+    fn any_ports(&mut self) -> [u16; 2] {
+        const KNOWN: [u16; 16] = [
+            9092, 9092, 9090, 9091, 9093, 9215, 9216, 9219, 9220, 9221, 9223, 9224, 9300, 5201, 53,
+            6085,
+        ];
+        let high = self.random.pick(&[40_000, 6000, 0, 0xffff, 1]);
+        let known = match self.random.below(12) {
+            0 => self.random.half_word(),
+            _ => self.random.pick(&KNOWN),
+        };
+        if self.random.percent(70) {
+            [high, known]
+        } else {
+            [known, high]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A world is not needed to make packets: an empty node has addresses enough.
+    #[test]
+    fn the_same_seed_makes_the_same_packets() {
+        let tables = Tables::empty();
+        let packets = |seed| -> Vec<Input> {
+            let mut generator = Generator::new(seed, &tables);
+            (0..200)
+                .flat_map(|_| generator.next(Program::PodEgress))
+                .collect()
+        };
+        assert_eq!(packets(7), packets(7));
+        assert_ne!(packets(7), packets(8));
+    }
+}

@@ -1,0 +1,223 @@
+//! Frames for each program.
+
+use super::{Flow, Generator, OTHER_MARK};
+use crate::fuzz::input::Input;
+use crate::fuzz::places::UPSTAIRS;
+use crate::packet::{Checksum, Ipv4, Mac, Vxlan};
+use crate::testrun::Program;
+use crate::testrun::actors::*;
+
+const HOST_SIDE: Mac = [0x0a, 0, 0, 0xff, 0, 0];
+
+impl Generator {
+    /// A pod sends, mostly under its own address, to slices, the outside, and the edges of both.
+    pub(super) fn pod_sends(&mut self) -> Input {
+        let pod = self.any_pod();
+        let flow = self.flow_of_pod(&pod);
+        self.remember(flow);
+        let mut seen = flow;
+        seen.from = match self.random.below(20) {
+            0 => self.any_address(),
+            _ => pod.pod_address,
+        };
+        let frame = self.packet(seen).frame(HOST_SIDE, pod.mac);
+        Input {
+            program: Program::PodEgress,
+            device: if self.random.percent(3) {
+                self.any_device()
+            } else {
+                pod.device
+            },
+            came_in_by: None,
+            gso_bytes: self.segments(),
+            mark: OTHER_MARK,
+            frame,
+        }
+    }
+
+    /// By slice addresses, as the far end sees it.
+    fn flow_of_pod(&mut self, pod: &Pod) -> Flow {
+        let own = pod.slice_address;
+        if let Some(flow) = self.said_before(|flow| flow.from == own) {
+            return flow;
+        }
+        let to = match self.random.below(20) {
+            0..9 => self.any_remote(pod.slice.id).1,
+            9..12 => self.random.pick(&PODS).slice_address,
+            12..15 => self.random.pick(&[INTERNET, STRANGER, EAST_1]),
+            15 => own,
+            _ => self.any_address(),
+        };
+        Flow {
+            from: own,
+            to,
+            ports: self.any_ports(),
+        }
+    }
+
+    /// Somebody sends to a pod's own address.
+    pub(super) fn pod_is_reached(&mut self) -> Input {
+        let pod = self.any_pod();
+        let answered = self.said_before(|flow| flow.to == pod.slice_address);
+        let mut flow = answered.unwrap_or_else(|| Flow {
+            from: self
+                .random
+                .pick(&[INTERNET, STRANGER, EAST_1, EAST_1_POD_SIDE, KAFKA_1]),
+            to: pod.pod_address,
+            ports: self.any_ports(),
+        });
+        flow.to = match self.random.below(12) {
+            0 => self.any_address(),
+            _ => pod.pod_address,
+        };
+        if self.random.percent(8) {
+            flow.from = self.any_address();
+        }
+        let group = [0xff; 6];
+        let to = match self.random.below(12) {
+            0 => group,
+            1 => [0x01, 0, 0x5e, 0, 0, 1],
+            2 => [0x02; 6],
+            _ => pod.mac,
+        };
+        let frame = self.packet(flow).frame(to, HOST_SIDE);
+        Input {
+            program: Program::PodIngress,
+            device: if self.random.percent(3) {
+                self.any_device()
+            } else {
+                pod.device
+            },
+            came_in_by: self.random.percent(60).then_some(NIC),
+            gso_bytes: self.segments(),
+            mark: OTHER_MARK,
+            frame,
+        }
+    }
+
+    /// A tunnel packet arrives, mostly from the node that owns the inner source.
+    pub(super) fn tunnel_arrives(&mut self) -> Input {
+        let pod = self.any_pod();
+        let (node, remote) = self.any_remote(pod.slice.id);
+        let known = self.said_before(|flow| flow.from == remote && flow.to == pod.slice_address);
+        let mut flow = known.unwrap_or_else(|| Flow {
+            from: remote,
+            to: pod.slice_address,
+            ports: self.any_ports(),
+        });
+        if self.random.percent(6) {
+            flow.from = self.any_address();
+        }
+        if self.random.percent(10) {
+            flow.to = self.any_address();
+        }
+        self.remember(flow);
+        let from = match self.random.below(16) {
+            0 => self.any_peer(),
+            _ => node.address,
+        };
+        let slice = match self.random.below(20) {
+            0 => self
+                .random
+                .pick(&[KAFKA.id, SHOP.id, NATIVE.id, UPSTAIRS.id, 0, 99, 0x1f_ffff]),
+            1 if pod.slice.id == KAFKA.id => UPSTAIRS.id,
+            _ => pod.slice.id,
+        };
+        let inner = self.packet(flow);
+        let tunnel = Vxlan::between(from, EAST_1).slice(slice, self.random.byte() & 7);
+        let tunnel = self.twist_tunnel(tunnel.carry(&inner));
+        let to = match self.random.below(25) {
+            0 => [0xff; 6],
+            1 => [0x02; 6],
+            _ => NIC_MAC,
+        };
+        Input {
+            program: Program::UnderlayIngress,
+            device: NIC,
+            came_in_by: None,
+            gso_bytes: self.segments(),
+            mark: OTHER_MARK,
+            frame: tunnel.frame(to, ROUTER_MAC),
+        }
+    }
+
+    /// Faults and rarities of the tunnel's headers.
+    fn twist_tunnel(&mut self, tunnel: Vxlan) -> Vxlan {
+        let tunnel = if self.random.percent(40) {
+            let ecn = self.random.byte();
+            tunnel.outer(|outer| outer.ecn(ecn))
+        } else {
+            tunnel
+        };
+        if self.random.percent(70) {
+            return tunnel;
+        }
+        match self.random.below(12) {
+            0 => tunnel.flags(self.random.byte()),
+            1 => {
+                let place = self.random.below(3);
+                let mut reserved = [0; 3];
+                reserved[place] = self.random.byte();
+                tunnel.reserved(reserved)
+            }
+            2 => tunnel.last(self.random.byte()),
+            3 => tunnel.inner_ethertype(self.random.pick(&[0x0806, 0x86dd, 0x8100, 0])),
+            4 => tunnel.destination_port(self.random.pick(&[4789, 8472, 6084, 6086, 0])),
+            5 => tunnel.cut_to(self.random.below(60)),
+            6 => tunnel.outer(|outer| outer.options(&[1; 8])),
+            7 => {
+                let (offset, more) = self.random.pick(&[(0, true), (8, false), (1480, true)]);
+                tunnel.outer(|outer| outer.fragment(offset, more))
+            }
+            8 => {
+                let total = self.random.pick(&[0, 19, 20, 28, 36, 50, 77, 78, 65_535]);
+                tunnel.outer(|outer| outer.total_bytes(total))
+            }
+            9 => tunnel.udp_checksum(self.random.pick(&[Checksum::Right, Checksum::Wrong])),
+            10 => {
+                let address = self.any_address();
+                tunnel.outer(|outer| outer.destination(address))
+            }
+            _ => {
+                let address = self.any_peer();
+                tunnel.outer(|outer| outer.source(address))
+            }
+        }
+    }
+
+    /// Something leaves the node: a tunnel packet of ours or forged, or anything else.
+    pub(super) fn packet_leaves(&mut self) -> Input {
+        let flow = Flow {
+            from: self.any_address(),
+            to: self.any_address(),
+            ports: self.any_ports(),
+        };
+        let inner = self.packet(flow);
+        let frame = if self.random.percent(50) {
+            let to = self.any_peer();
+            let tunnel = Vxlan::between(EAST_1, to).slice(KAFKA.id, 0).carry(&inner);
+            self.twist_tunnel(tunnel).frame(ROUTER_MAC, NIC_MAC)
+        } else {
+            framed(&inner)
+        };
+        let mark = match self.random.below(10) {
+            0..3 => TUNNEL_MARK,
+            3 => self
+                .random
+                .pick(&[0, 1, TUNNEL_MARK ^ 1, TUNNEL_MARK << 1, u32::MAX]),
+            _ => OTHER_MARK,
+        };
+        Input {
+            program: Program::UnderlayGuard,
+            device: NIC,
+            came_in_by: None,
+            gso_bytes: self.segments(),
+            mark,
+            frame,
+        }
+    }
+}
+
+fn framed(packet: &Ipv4) -> Vec<u8> {
+    packet.frame(ROUTER_MAC, NIC_MAC)
+}

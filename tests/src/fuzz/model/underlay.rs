@@ -1,0 +1,197 @@
+//! The underlay's side: what arrives in tunnels, and what leaves.
+
+use slice_common::drop_reason::DropReason;
+use slice_common::layout::{Class, Direction, LocalEndpoint, Peer, Route};
+
+use super::conversation::{End, Talk};
+use super::pod::{check_quote, quote, sound};
+use super::read::{Ip, Kind, UDP, half};
+use super::rewrite::{self, DESTINATION, SOURCE};
+use super::{Decision, Judgement, Model, Notes, has_room_for_tunnel};
+use crate::fuzz::input::Input;
+use crate::fuzz::tables::{HERE, VIA};
+use crate::testrun::actors::{NIC_MAC, TABLE};
+
+const VXLAN: usize = 42;
+const INNER_ETHERTYPE: usize = 62;
+const INNER: usize = 64;
+
+impl<'t> Model<'t> {
+    pub(super) fn underlay_ingress(&mut self, input: &Input, notes: &mut Notes) -> Judgement {
+        let Some(outer) = Ip::of_frame(&input.frame).filter(|ip| self.is_for_us(input, *ip)) else {
+            return Ok(Decision::Untouched);
+        };
+        let peer = self.tables.peer(outer.source());
+        let peer = peer.ok_or(DropReason::UnknownPeer)?;
+        let (slice, class) = network(&input.frame, outer)?;
+        let table = self.tables.slice(slice).ok_or(DropReason::UnknownSlice)?;
+        let table = table.table;
+        notes.slice = slice;
+        let ip = inner(&input.frame)?;
+        let transport = sound(ip, input.gso_bytes)?;
+        let quote = quote(ip, transport)?;
+        let tos = tos_after(outer.tos(), ip.tos())?;
+        let block = self.delivered_by(peer, table, slice, ip.source())?;
+        let pod = self.local_pod(table, slice, ip.destination())?;
+        let talk = Talk {
+            slice,
+            from: End {
+                address: ip.source(),
+                namespace: block.namespace,
+            },
+            to: End {
+                address: ip.destination(),
+                namespace: pod.namespace,
+            },
+            protocol: transport.protocol,
+            ports: transport.ports,
+        };
+        match quote {
+            _ if transport.kind == Kind::LaterPart => {
+                self.first_part(input, ip, talk)?;
+            }
+            None => self.may_talk(input, talk, transport.kind, notes)?,
+            Some(quote) => {
+                check_quote(quote, ip)?;
+                self.may_be_told(input, talk.reversed(quote.protocol, quote.ports))?;
+                self.saw(input, "error heard");
+            }
+        }
+        if transport.kind != Kind::LaterPart {
+            let class = Class {
+                class,
+                dscp: 0,
+                reserved: 0,
+            };
+            self.note_first_part(input, ip, talk, class, notes);
+        }
+        has_room_for_tunnel(input)?;
+        let mut frame = rewrite::decapsulate(&input.frame);
+        if tos != ip.tos() {
+            self.saw(input, "congestion kept");
+            rewrite::set_tos(&mut frame, 14, tos);
+        }
+        if let Some(path) = self.tables.path(block) {
+            self.clamp(input, ip, &mut frame, path);
+        }
+        rewrite::map_address(&mut frame, 14, DESTINATION, pod.pod_address.octets());
+        if let Some(quote) = quote {
+            let at = 14 + quote.offset;
+            rewrite::map_quoted_address(&mut frame, at, SOURCE, pod.pod_address.octets());
+        }
+        rewrite::address_frame(&mut frame, pod.pod_mac);
+        notes.count(block.cluster, class, Direction::In, ip.total_bytes());
+        Ok(Decision::Redirected(frame))
+    }
+
+    /// To this node's address and the tunnel's port, in a frame for this node.
+    fn is_for_us(&self, input: &Input, outer: Ip) -> bool {
+        outer.destination() == self.tables.settings.underlay_address.octets()
+            && input.frame[..6] == NIC_MAC
+            && self.is_for_a_tunnel(&input.frame, outer)
+    }
+
+    /// UDP to the tunnel's port, as far as one look tells; later parts of datagrams have no ports.
+    fn is_for_a_tunnel(&self, frame: &[u8], outer: Ip) -> bool {
+        let port = 14 + outer.header_bytes() + 2;
+        outer.protocol() == UDP
+            && outer.fragment_offset() == 0
+            && frame.len() >= port + 2
+            && half(frame, port) == u16::from_be(self.tables.settings.tunnel_port)
+    }
+
+    /// The block of an inner source, if this peer may speak for it in this slice.
+    fn delivered_by(
+        &self,
+        peer: &Peer,
+        table: u32,
+        slice: u32,
+        source: [u8; 4],
+    ) -> Result<&'t Route, DropReason> {
+        let block = self.tables.route(table, source);
+        let block = block.ok_or(DropReason::WrongPeer)?;
+        if block.slice != slice {
+            return Err(DropReason::WrongSlice);
+        }
+        let is_entitled =
+            block.deliver_group == peer.group && block.deliver_members & peer.member != 0;
+        is_entitled.then_some(block).ok_or(DropReason::WrongPeer)
+    }
+
+    /// The pod that an inner destination belongs to, or why there is none.
+    fn local_pod(
+        &self,
+        table: u32,
+        slice: u32,
+        destination: [u8; 4],
+    ) -> Result<&'t LocalEndpoint, DropReason> {
+        if let Some(pod) = self.tables.local(table, destination) {
+            let is_in_slice = pod.slice == slice;
+            return is_in_slice.then_some(pod).ok_or(DropReason::WrongSlice);
+        }
+        match self.tables.route(table, destination) {
+            None => Err(DropReason::NoRoute),
+            Some(block) if block.slice != slice => Err(DropReason::WrongSlice),
+            Some(block) if block.kind == HERE => Err(DropReason::NoEndpoint),
+            Some(block) if block.kind == VIA => Err(DropReason::NotLocal),
+            Some(_) => Err(DropReason::NoRoute),
+        }
+    }
+
+    /// Only our own packets leave for a tunnel, and nothing leaves bare for a slice address elsewhere.
+    pub(super) fn underlay_guard(&mut self, input: &Input, notes: &mut Notes) -> Judgement {
+        if input.mark == self.tables.settings.tunnel_mark {
+            self.saw(input, "ours");
+            return Ok(Decision::Untouched);
+        }
+        let Some(ip) = Ip::of_frame(&input.frame) else {
+            return Ok(Decision::Untouched);
+        };
+        if self.is_for_a_tunnel(&input.frame, ip) {
+            return Err(DropReason::ForgedUnderlay);
+        }
+        match self.tables.route(TABLE, ip.destination()) {
+            Some(route) if route.kind != HERE => {
+                notes.slice = route.slice;
+                Err(DropReason::BareSliceAddress)
+            }
+            Some(_) | None => Ok(Decision::Untouched),
+        }
+    }
+}
+
+/// Slice and class that the tunnel's headers name; they must be such as we write.
+fn network(frame: &[u8], outer: Ip) -> Result<(u32, u8), DropReason> {
+    let bad = DropReason::BadTunnelHeader;
+    if !outer.is_whole() || outer.has_options() || outer.is_fragment() {
+        return Err(bad);
+    }
+    match frame.get(VXLAN..VXLAN + 8) {
+        Some(&[8, 0, 0, 0, a, b, c, 0]) => {
+            let vni = u32::from_be_bytes([0, a, b, c]);
+            Ok((vni >> 3, c & 7))
+        }
+        _ => Err(bad),
+    }
+}
+
+/// The packet inside.
+fn inner(frame: &[u8]) -> Result<Ip<'_>, DropReason> {
+    match frame.get(INNER_ETHERTYPE..INNER) {
+        Some([0x08, 0x00]) => Ip::at(frame, INNER).ok_or(DropReason::Malformed),
+        Some(_) => Err(DropReason::InnerNotIpv4),
+        None => Err(DropReason::BadTunnelHeader),
+    }
+}
+
+/// The inner TOS after decapsulation (RFC 6040, figure 4).
+fn tos_after(outer: u8, inner: u8) -> Result<u8, DropReason> {
+    let ecn = match (inner & 3, outer & 3) {
+        (0, 3) => return Err(DropReason::EcnNotCapable),
+        (0, _) => 0,
+        (_, 3) => 3,
+        (2, 1) => 1,
+        (own, _) => own,
+    };
+    Ok(inner & 0xfc | ecn)
+}
