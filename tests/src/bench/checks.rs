@@ -46,7 +46,7 @@ pub fn faults(case: &Case, rounds: &[Round]) -> Vec<String> {
             let unexplained = reading("retransmitted_unexplained_segments");
             if unexplained > 0.0 {
                 fault(format!(
-                    "{unexplained} segments were sent twice without a drop or disorder that explains it"
+                    "{unexplained} segments were sent twice without a cause"
                 ));
             }
         }

@@ -37,8 +37,11 @@ pub struct Delta {
     pub ring_drops: u64,
     /// Dropped anywhere else, also by our programs.
     pub other_drops: u64,
-    /// Arrived out of order or twice.
-    pub disorders: u64,
+    /// Packets that arrived out of order.
+    pub reordered: u64,
+    /// Packets that arrived though they had been received, as the receiver tells the sender (DSACK); the
+    /// sender may have closed before it hears of the last one.
+    pub arrived_twice: u64,
     pub link_packets: u64,
     pub pod_packets: u64,
 }
@@ -49,6 +52,8 @@ pub struct Causes {
     pub ring: u64,
     pub drop: u64,
     pub reorder: u64,
+    /// Nothing was lost or overtaken: the sender did not wait long enough (a loss probe, a timeout).
+    pub late: u64,
     pub unexplained: u64,
 }
 
@@ -91,8 +96,11 @@ impl Snapshot {
             retransmitted_segments: added(&self.client, &earlier.client, "Tcp.RetransSegs"),
             ring_drops,
             other_drops: drops.total() - ring_drops + programs,
-            disorders: added(&self.server, &earlier.server, "TcpExt.TCPOFOQueue")
-                + added(&self.client, &earlier.client, "TcpExt.TCPDSACKRecv"),
+            reordered: added(&self.server, &earlier.server, "TcpExt.TCPOFOQueue"),
+            arrived_twice: ["TcpExt.TCPDSACKOldSent", "TcpExt.TCPDSACKOfoSent"]
+                .map(|name| added(&self.server, &earlier.server, name))
+                .iter()
+                .sum(),
             link_packets: self.link_packets - earlier.link_packets,
             pod_packets: self.pod_packets - earlier.pod_packets,
         }
@@ -105,17 +113,23 @@ impl Delta {
     /// Drops come first: whatever follows a lost packet is out of order too.
     pub fn causes(&self) -> Causes {
         let mut left = self.retransmitted_segments;
-        let mut take = |events: u64| {
-            let taken = left.min(events * SEGMENTS_PER_PACKET);
+        let mut take = |packets: u64| {
+            let taken = left.min(packets * SEGMENTS_PER_PACKET);
             left -= taken;
             taken
         };
-        let [ring, drop, reorder] =
-            [self.ring_drops, self.other_drops, self.disorders].map(&mut take);
+        let events = [
+            self.ring_drops,
+            self.other_drops,
+            self.reordered,
+            self.arrived_twice,
+        ];
+        let [ring, drop, reorder, late] = events.map(&mut take);
         Causes {
             ring,
             drop,
             reorder,
+            late,
             unexplained: left,
         }
     }
@@ -133,22 +147,28 @@ mod tests {
 
     #[test]
     fn every_retransmit_has_one_cause_and_drops_come_before_reordering() {
-        let delta = |ring_drops, other_drops, disorders| Delta {
-            retransmitted_segments: 100,
-            ring_drops,
-            other_drops,
-            disorders,
-            ..Delta::default()
+        let causes_of = |[ring_drops, other_drops, reordered, arrived_twice]: [u64; 4]| {
+            let delta = Delta {
+                retransmitted_segments: 100,
+                ring_drops,
+                other_drops,
+                reordered,
+                arrived_twice,
+                ..Delta::default()
+            };
+            let causes = delta.causes();
+            [
+                causes.ring,
+                causes.drop,
+                causes.reorder,
+                causes.late,
+                causes.unexplained,
+            ]
         };
-        let causes = |ring, drop, reorder, unexplained| Causes {
-            ring,
-            drop,
-            reorder,
-            unexplained,
-        };
-        assert_eq!(delta(3, 0, 500).causes(), causes(100, 0, 0, 0));
-        assert_eq!(delta(1, 1, 500).causes(), causes(47, 47, 6, 0));
-        assert_eq!(delta(0, 0, 500).causes(), causes(0, 0, 100, 0));
-        assert_eq!(delta(0, 0, 0).causes(), causes(0, 0, 0, 100));
+        assert_eq!(causes_of([3, 0, 500, 9]), [100, 0, 0, 0, 0]);
+        assert_eq!(causes_of([1, 1, 500, 9]), [47, 47, 6, 0, 0]);
+        assert_eq!(causes_of([0, 0, 1, 1]), [0, 0, 47, 47, 6]);
+        assert_eq!(causes_of([0, 0, 0, 9]), [0, 0, 0, 100, 0]);
+        assert_eq!(causes_of([0, 0, 0, 0]), [0, 0, 0, 0, 100]);
     }
 }

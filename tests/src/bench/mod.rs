@@ -8,6 +8,7 @@ pub mod bed;
 pub mod checks;
 pub mod counters;
 pub mod load;
+mod plot;
 pub mod programs;
 pub mod report;
 pub mod statistics;
@@ -48,7 +49,7 @@ enum What {
 /// Arguments of `slice-lab bench path`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct PathArgs {
-    /// Write figures and raw rounds to this file
+    /// Write figures and raw rounds to this file, and pictures beside it
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Rounds of every case; each case has its own number if absent
@@ -73,6 +74,9 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
     report.lines().iter().for_each(|line| println!("{line}"));
     if let Some(json) = &args.json {
         report.write_json(json)?;
+        for picture in plot::write_beside(&report, json)? {
+            println!("{}", picture.display());
+        }
     }
     Ok(report.exit_code())
 }

@@ -60,6 +60,7 @@ fn measure(bed: &Bed, run: Run, flows: usize) -> Result<Readings> {
         ("retransmitted_ring_segments", causes.ring as f64),
         ("retransmitted_drop_segments", causes.drop as f64),
         ("retransmitted_reorder_segments", causes.reorder as f64),
+        ("retransmitted_late_segments", causes.late as f64),
         (
             "retransmitted_unexplained_segments",
             causes.unexplained as f64,
