@@ -64,14 +64,19 @@ impl Model<'_> {
         self.verdict(input, is_allowed)
     }
 
-    /// Whether an error about this packet may pass: wherever the packet itself might have.
+    /// Whether an error about this packet may pass: about a segment, wherever the segment itself might
+    /// have; about any other, when the packet or the question that it answers was noted. A rule alone
+    /// would carry errors with data against its direction.
+    fn was_said(&mut self, input: &Input, about: Talk) -> bool {
+        if about.protocol == TCP {
+            return self.has_rule(about) || self.has_rule_for_other_way(about);
+        }
+        self.is_awaited(input, about.slice, about)
+            || self.is_awaited(input, about.slice, answer_to(about))
+    }
+
     pub(super) fn may_be_told(&mut self, input: &Input, about: Talk) -> Result<(), DropReason> {
-        let is_allowed = self.has_rule(about)
-            || if about.protocol == TCP {
-                self.has_rule_for_other_way(about)
-            } else {
-                self.is_awaited(input, about.slice, about)
-            };
+        let is_allowed = self.was_said(input, about);
         self.verdict(input, is_allowed)
     }
 
@@ -108,7 +113,7 @@ impl Model<'_> {
         is_fresh == Some(true)
     }
 
-    /// Writes down what the answer to this packet will look like. An echo keeps its identifier.
+    /// Writes down what the answer to this packet will look like.
     pub(super) fn note_question(
         &mut self,
         input: &Input,
@@ -116,13 +121,7 @@ impl Model<'_> {
         talk: Talk,
         notes: &mut Notes,
     ) {
-        let [own, other] = talk.ports;
-        let ports = if talk.protocol == ICMP {
-            talk.ports
-        } else {
-            [other, own]
-        };
-        let record = key(scope, talk.reversed(talk.protocol, ports));
+        let record = key(scope, answer_to(talk));
         let until = self.now_ns + LIFETIME_NS;
         let is_young = |known: &u64| *known >= until - REFRESH_AFTER_NS;
         match self.replies.get(&record) {
@@ -154,6 +153,17 @@ impl Model<'_> {
             },
         }
     }
+}
+
+/// What the answer to a packet looks like. An echo keeps its identifier.
+fn answer_to(talk: Talk) -> Talk {
+    let [own, other] = talk.ports;
+    let ports = if talk.protocol == ICMP {
+        talk.ports
+    } else {
+        [other, own]
+    };
+    talk.reversed(talk.protocol, ports)
 }
 
 /// A packet between two addresses outside of any slice.

@@ -277,7 +277,8 @@ impl<'t> Model<'t> {
         if is_for_the_pod && is_from_the_node {
             self.saw(input, "from the node");
         }
-        (is_for_the_pod || is_for_a_group) && ip.fragment_offset() == 0 && !is_from_the_node
+        let is_heard = is_for_a_group || is_taken_by(pod.pod_address.octets(), ip.destination());
+        is_heard && ip.fragment_offset() == 0 && !is_from_the_node
     }
 
     /// TCP without its SYN is harmless; the rest must answer the pod, or tell it what became of its own
@@ -308,7 +309,8 @@ impl<'t> Model<'t> {
 
 /// Checks a packet that is to travel inside a slice.
 pub(super) fn sound(ip: Ip, gso_bytes: u32) -> Result<Transport, DropReason> {
-    if !ip.is_whole() {
+    // What is cut into segments is cut by what is there.
+    if !ip.is_whole() || gso_bytes != 0 && ip.total_bytes() != ip.present_bytes() {
         return Err(DropReason::Malformed);
     }
     let transport = if ip.fragment_offset() == 0 {
@@ -344,6 +346,17 @@ pub(super) fn quote(ip: Ip<'_>, transport: Transport) -> Result<Option<Quote<'_>
     }
 }
 
+/// Whether a host takes a packet for itself: it is multicast, or for its address, or for the first or the
+/// last address of any network that it may think it is in.
+fn is_taken_by(own: [u8; 4], destination: [u8; 4]) -> bool {
+    let (own, to) = (u32::from_be_bytes(own), u32::from_be_bytes(destination));
+    let is_edge = |bits: u32| {
+        let hosts = u32::MAX.checked_shr(bits).unwrap_or(0);
+        to == own & !hosts || to == own | hosts
+    };
+    (224..240).contains(&destination[0]) || (0..=32).any(is_edge)
+}
+
 fn is_isolated(pod: &Endpoint) -> bool {
     pod.flags & Endpoint::ISOLATED != 0
 }
@@ -367,12 +380,12 @@ fn talk(pod: &Endpoint, route: &Route, ip: Ip, transport: Transport) -> Talk {
 /// With the tunnel's headers on; of a segmentation-offload packet, its segments.
 fn fits(sent: &Sent, gso_bytes: u32, path: &Path) -> bool {
     let on_the_wire = if gso_bytes == 0 {
-        sent.ip.total_bytes()
+        sent.ip.present_bytes()
     } else {
         sent.ip.header_bytes() + sent.ip.tcp_header_bytes() + gso_bytes as usize
     };
     on_the_wire + TUNNEL_BYTES <= path.mtu as usize
-        && sent.ip.total_bytes() + TUNNEL_BYTES <= usize::from(u16::MAX)
+        && sent.ip.present_bytes() + TUNNEL_BYTES <= usize::from(u16::MAX)
 }
 
 /// The tunnel's source port. A hash has no second truth; golden packets freeze it.

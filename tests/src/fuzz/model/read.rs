@@ -63,6 +63,11 @@ impl<'a> Ip<'a> {
         usize::from(half(self.0, 2))
     }
 
+    /// With what pads the packet in its frame, which travels too.
+    pub(super) fn present_bytes(self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn tos(self) -> u8 {
         self.0[1]
     }
