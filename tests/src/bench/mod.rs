@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::sys::{Stats, enable_stats};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
@@ -55,6 +56,9 @@ pub struct PathArgs {
     /// Rounds of every case; each case has its own number if absent
     #[arg(long)]
     pub rounds: Option<u32>,
+    /// Only these cases; everything else is not measured, and not judged
+    #[arg(long, value_name = "CASE", value_parser = case_keys())]
+    pub only: Vec<String>,
     /// The CPU that carries everything; the last one if absent
     #[arg(long)]
     pub cpu: Option<usize>,
@@ -64,6 +68,22 @@ pub struct PathArgs {
     /// The agent that sets our nodes up; looked for beside this program if absent
     #[arg(long)]
     pub agent: Option<PathBuf>,
+}
+
+impl PathArgs {
+    fn wants(&self, case: &Case) -> bool {
+        self.only.is_empty() || self.only.iter().any(|key| key == case.key)
+    }
+
+    fn wants_any(&self, cases: &[Case]) -> bool {
+        cases.iter().any(|case| self.wants(case))
+    }
+}
+
+/// The names that `--only` takes.
+fn case_keys() -> PossibleValuesParser {
+    let cases = CASES.iter().chain(PROGRAM_CASES);
+    PossibleValuesParser::new(cases.map(|case| case.key))
 }
 
 /// Runs what was asked for and returns the exit code: 0 when every limit is met, 1 when one is missed
@@ -104,16 +124,20 @@ pub fn path(args: &PathArgs) -> Result<Report> {
     }
     let ground = Ground::take(args.wait)?;
     let beds = build_beds(&ground, cpu, &agent(args)?)?;
-    for case in CASES {
+    for case in CASES.iter().filter(|case| args.wants(case)) {
         let rounds = measure(case, &beds, args.rounds.unwrap_or(case.rounds), cpu)?;
         report.add_rounds(case, rounds);
     }
-    measure_programs(args, &beds, cpu, &mut report)?;
+    if args.wants_any(PROGRAM_CASES) {
+        measure_programs(args, &beds, cpu, &mut report)?;
+    }
     let tracked = beds.iter().find(|it| it.variant == Variant::PlainConntrack);
-    if let Some(Err(error)) = tracked.map(service_rules::ensure_walked) {
+    if args.wants_any(CASES)
+        && let Some(Err(error)) = tracked.map(service_rules::ensure_walked)
+    {
         report.faults.push(format!("{error:#}"));
     }
-    report.judge()?;
+    report.judge(|case| args.only.is_empty() || args.only.iter().any(|key| key == case))?;
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
 }
@@ -143,7 +167,7 @@ fn measure_programs(args: &PathArgs, beds: &[Bed], cpu: usize, report: &mut Repo
     let plain = beds.iter().find(|bed| bed.variant == Variant::Plain);
     let _empty = EmptyPrograms::attach(plain.context("there is a plain variant")?)?;
     let _times = enable_stats(Stats::RunTime).context("let the kernel time programs")?;
-    for case in PROGRAM_CASES {
+    for case in PROGRAM_CASES.iter().filter(|case| args.wants(case)) {
         let rounds = measure(case, beds, args.rounds.unwrap_or(case.rounds), cpu)?;
         report.add_rounds(case, rounds);
     }
