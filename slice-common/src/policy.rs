@@ -53,6 +53,15 @@ impl PacketKind {
         }
     }
 
+    /// Whether a verdict on one packet of this kind that rests on `ground` holds for the flow's next one
+    /// while the rules stay. A packet that opens a connection is always judged itself, or a harmless one
+    /// before it would open the door; and records expire.
+    #[inline(always)]
+    pub const fn keeps_verdict(self, ground: Ground) -> bool {
+        matches!(self, Self::TcpOther | Self::Datagram)
+            && matches!(ground, Ground::ForwardRule | Ground::MirroredRule)
+    }
+
     /// Whether a packet that the forward rule lets pass leaves a record for its reply.
     #[inline(always)]
     pub const fn leaves_reply_record(self) -> bool {

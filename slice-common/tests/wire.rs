@@ -5,6 +5,7 @@ use slice_common::address::{Address, Port};
 use slice_common::drop_reason::DropReason;
 use slice_common::id::{SliceId, TrafficClass, Vni};
 use slice_common::policy::PacketKind;
+use slice_common::wire::frame;
 use slice_common::wire::ipv4::Ipv4Header;
 use slice_common::wire::mss::{self, Step};
 use slice_common::wire::transport::{TcpFlags, icmp_kind};
@@ -104,6 +105,52 @@ proptest! {
         let vni = vxlan::parse(bytes[28..36].try_into().expect("eight"));
         prop_assert_eq!(vni, Some(tunnel.vni));
         prop_assert_eq!(&bytes[48..50], &[0x08, 0x00]);
+    }
+
+    #[test]
+    fn a_tunnel_packet_starts_with_both_headers_as_they_are(
+        tunnel in tunnel(), inner in any::<[u8; 20]>(),
+    ) {
+        let ip = Ipv4Header::from_bytes(inner);
+        let words = vxlan::encapsulated(tunnel, ip);
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        prop_assert_eq!(&bytes[..2], &[0x08, 0x00]);
+        prop_assert_eq!(&bytes[2..52], bytes_of(vxlan::header(tunnel, ip.total_bytes())));
+        prop_assert_eq!(&bytes[52..], inner);
+    }
+
+    #[test]
+    fn a_frame_for_a_pod_starts_with_its_address_and_the_header(
+        mac in any::<[u8; 6]>(), inner in any::<[u8; 20]>(),
+    ) {
+        let words = frame::start(mac, Ipv4Header::from_bytes(inner));
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        prop_assert_eq!(&bytes[..6], mac);
+        prop_assert_eq!(&bytes[6..12], vxlan::INNER_SOURCE_MAC);
+        prop_assert_eq!(&bytes[12..14], &[0x08, 0x00]);
+        prop_assert_eq!(&bytes[14..frame::START_BYTES as usize], inner);
+    }
+
+    #[test]
+    fn a_sound_header_stays_sound_under_another_name(
+        mut bytes in any::<[u8; 20]>(), to in address(), tos in any::<u8>(),
+    ) {
+        bytes[10..12].fill(0);
+        let checksum = !internet_sum(&bytes);
+        bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+        let was = Ipv4Header::from_bytes(bytes);
+        for (is, offset, new) in [
+            (was.with_source(to), 12, to.octets().to_vec()),
+            (was.with_destination(to), 16, to.octets().to_vec()),
+            (was.with_tos(tos), 1, vec![tos]),
+        ] {
+            let mut expected = bytes;
+            expected[offset..offset + new.len()].copy_from_slice(&new);
+            let got: Vec<u8> = is.halves().iter().flat_map(|half| half.to_ne_bytes()).collect();
+            prop_assert_eq!(&got[..10], &expected[..10]);
+            prop_assert_eq!(&got[12..], &expected[12..]);
+            prop_assert_eq!(internet_sum(&got), 0xffff, "header checksum");
+        }
     }
 
     #[test]

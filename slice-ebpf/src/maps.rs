@@ -6,9 +6,9 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCp
 use aya_ebpf::macros::btf_map;
 use slice_common::address::Address;
 use slice_common::layout::{
-    Capacity, Class, ClassKey, Counter, CounterKey, DropKey, Endpoint, FirstFragment, FragmentKey,
-    LocalEndpoint, LocalKey, Path, PathGroup, Peer, PolicyEntry, PolicyKey, ReplyKey, Route,
-    RouteKey, Settings, Slice,
+    Capacity, Class, ClassKey, Counter, CounterKey, DropKey, Endpoint, FLOW_WORDS, FirstFragment,
+    Flow, FlowKey, FragmentKey, LocalEndpoint, LocalKey, Path, PathGroup, Peer, PolicyEntry,
+    PolicyKey, ReplyKey, Route, RouteKey, Settings, Slice,
 };
 
 // Written by the agent.
@@ -52,6 +52,14 @@ static REPLIES: LruHashMap<ReplyKey, u64, { Capacity::REPLIES }> = LruHashMap::n
 #[btf_map]
 static FRAGMENTS: LruHashMap<FragmentKey, FirstFragment, { Capacity::FRAGMENTS }> =
     LruHashMap::new();
+
+// Written here: what was decided for flows, and which were seen once. An entry is never changed in
+// place, so a reader sees one decision and not a mixture of two.
+
+#[btf_map]
+static FLOWS: LruHashMap<FlowKey, Flow, { Capacity::FLOWS }> = LruHashMap::new();
+#[btf_map]
+static FLOW_SIGHTINGS: Array<u32, { Capacity::FLOW_SIGHTINGS }> = Array::new();
 
 // Written here, one copy per CPU: a shared counter next to hot state costs ten times as much.
 
@@ -164,6 +172,35 @@ pub(crate) fn first_fragment(key: &FragmentKey) -> Option<FirstFragment> {
 #[inline(always)]
 pub(crate) fn set_first_fragment(key: &FragmentKey, first: FirstFragment) {
     let _no_memory = FRAGMENTS.insert(key, first, KEY_ANY);
+}
+
+#[inline(always)]
+pub(crate) fn flow(key: &FlowKey) -> Option<Flow> {
+    let entry = FLOWS.get_ptr(key)?;
+    // SAFETY: a value is aligned for its words, and any are legal. They may be changing while they are
+    // read; the seal tells.
+    let words = unsafe { entry.cast::<[u64; FLOW_WORDS]>().read_volatile() };
+    Flow::unsealed(words, key)
+}
+
+#[inline(always)]
+pub(crate) fn set_flow(key: &FlowKey, flow: &Flow) {
+    let _no_memory = FLOWS.insert(key, flow, KEY_ANY);
+}
+
+/// Whether this was the last one seen at its place; it is from now on.
+#[inline(always)]
+pub(crate) fn was_sighted(sighting: u32) -> bool {
+    let place = (sighting >> 1) & (Capacity::FLOW_SIGHTINGS as u32 - 1);
+    let Some(slot) = FLOW_SIGHTINGS.get_ptr_mut(place) else {
+        return false;
+    };
+    // SAFETY: one aligned 32-bit load and store; a lost race costs one more look at the tables.
+    unsafe {
+        let is_second = slot.read_volatile() == sighting;
+        slot.write_volatile(sighting);
+        is_second
+    }
 }
 
 #[inline(always)]

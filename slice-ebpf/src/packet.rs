@@ -111,6 +111,22 @@ impl Packet {
         unsafe { (&raw mut (*self.skb).mark).write_volatile(mark) };
     }
 
+    /// Whether the packet is still owned by the IPv4 or IPv6 socket that made it.
+    #[inline(always)]
+    pub(crate) fn is_owned_by_internet_socket(self) -> bool {
+        const AF_INET: u32 = 2;
+        const AF_INET6: u32 = 10;
+        // SAFETY: the verifier knows the field as a socket or nothing, and checks what is read of it.
+        let family = unsafe {
+            let socket = (&raw const (*self.skb).__bindgen_anon_2.sk).read_volatile();
+            if socket.is_null() {
+                return false;
+            }
+            (&raw const (*socket).family).read_volatile()
+        };
+        family == AF_INET || family == AF_INET6
+    }
+
     /// Makes the first `bytes` of the packet readable where they are not yet (headers of packets
     /// from real network cards may lie in page fragments).
     #[inline(always)]
@@ -144,6 +160,22 @@ impl Packet {
         let from = (&raw const *value).cast();
         // SAFETY: `from` points to `size_of::<T>()` initialised bytes; the helper checks the range.
         check(unsafe { bpf_skb_store_bytes(self.skb, offset, from, size_of::<T>() as u32, 0) })
+    }
+
+    /// Overwrites `bytes` bytes with the first ones of `value`.
+    #[inline(always)]
+    pub(crate) fn store_first<T: Copy>(
+        self,
+        offset: u32,
+        value: &T,
+        bytes: u32,
+    ) -> Result<(), Refused> {
+        if bytes as usize > size_of::<T>() {
+            return Err(Refused);
+        }
+        let from = (&raw const *value).cast();
+        // SAFETY: `from` points to at least `bytes` initialised bytes; the helper checks the range.
+        check(unsafe { bpf_skb_store_bytes(self.skb, offset, from, bytes, 0) })
     }
 
     /// Adjusts the IPv4 header checksum at `offset` for a word that changes; `bytes` is 2 or 4.

@@ -16,6 +16,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rtnetlink::Handle;
+use slice_common::layout::Settings;
 
 use crate::image::{Attachment, PortOwner, Program};
 use crate::plan::Change;
@@ -54,13 +55,16 @@ impl Dataplane {
             Layout::Right => programs.adopt(&netlink, &pins).await?,
             Layout::Absent | Layout::Wrong(_) => 0,
         };
+        let maps = Maps::new(pins.clone());
+        if adopted > 0 {
+            forget_verdicts(&maps)?;
+        }
         tracing::info!(
             attach = mechanism.name(),
             programs_replaced = adopted,
             pins = %pins.dir().display(),
             "kernel programs loaded"
         );
-        let maps = Maps::new(pins.clone());
         Ok(Self {
             netlink,
             pins,
@@ -204,6 +208,21 @@ impl Dataplane {
         }
         Ok(())
     }
+}
+
+/// What the programs before these decided, by rules that may have been mended, is decided anew.
+fn forget_verdicts(maps: &Maps) -> Result<()> {
+    let mut settings = maps.array::<Settings>("SETTINGS")?;
+    let mut now = settings
+        .get(&0, 0)
+        .context("cannot read the map SETTINGS")?;
+    if now.generation == 0 {
+        return Ok(());
+    }
+    now.generation = now.next_generation();
+    settings
+        .set(0, now, 0)
+        .context("cannot write the map SETTINGS")
 }
 
 /// The version is in the directory's name, so maps there that differ from the layout were damaged.

@@ -57,7 +57,6 @@ fn activate(observed: &NodeImage, wanted: &NodeImage, entries_change: bool) -> O
     if observed.settings == Some(next) && !entries_change {
         return None;
     }
-    // 0 means "never configured", so the count skips it when it wraps.
-    next.generation = generation.checked_add(1).unwrap_or(1);
+    next.generation = next.next_generation();
     Some(Change::Activate(next))
 }

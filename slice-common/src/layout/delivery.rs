@@ -122,6 +122,16 @@ layout! {
     }
 }
 
+impl Settings {
+    /// 0 means "never configured", so the count skips it when it wraps.
+    pub const fn next_generation(&self) -> u32 {
+        match self.generation.checked_add(1) {
+            Some(next) => next,
+            None => 1,
+        }
+    }
+}
+
 layout! {
     /// Key of `REPLIES` (value: expiry in kernel nanoseconds): the reply that is allowed, as it will
     /// be seen. Addresses are slice addresses for slice traffic and the pod's own ones otherwise;

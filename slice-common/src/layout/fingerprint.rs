@@ -47,6 +47,8 @@ pub(super) const fn of_all_layouts() -> u64 {
         Class::SHAPE,
         FragmentKey::SHAPE,
         FirstFragment::SHAPE,
+        FlowKey::SHAPE,
+        Flow::SHAPE,
         CounterKey::SHAPE,
         Counter::SHAPE,
         DropKey::SHAPE,

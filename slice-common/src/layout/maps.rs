@@ -19,6 +19,9 @@ impl Capacity {
     pub const CLASSES: usize = 8192;
     pub const REPLIES: usize = 131_072;
     pub const FRAGMENTS: usize = 16_384;
+    pub const FLOWS: usize = 65_536;
+    /// A power of two.
+    pub const FLOW_SIGHTINGS: usize = 16_384;
     pub const NODE_ADDRESSES: usize = 1024;
     pub const COUNTERS: usize = 16_384;
     pub const DROPS: usize = 16_384;
@@ -170,6 +173,20 @@ pub const MAPS: &[MapSpec] = &[
         Capacity::FRAGMENTS,
         Writer::Kernel,
         "the oldest datagram in parts is forgotten",
+    ),
+    map::<FlowKey, Flow>(
+        "FLOWS",
+        MapKind::LruHash,
+        Capacity::FLOWS,
+        Writer::Kernel,
+        "the flow that was silent longest is judged anew",
+    ),
+    map::<u32, u32>(
+        "FLOW_SIGHTINGS",
+        MapKind::Array,
+        Capacity::FLOW_SIGHTINGS,
+        Writer::Kernel,
+        "flows that share a place are cached later",
     ),
     map::<CounterKey, Counter>(
         "COUNTERS",

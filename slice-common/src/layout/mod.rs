@@ -7,6 +7,7 @@
 mod counters;
 mod delivery;
 mod fingerprint;
+mod flows;
 mod maps;
 mod paths;
 mod policy;
@@ -15,6 +16,7 @@ pub use counters::{Counter, CounterKey, Direction, DropKey};
 pub use delivery::{
     Endpoint, LocalEndpoint, LocalKey, ReplyKey, Route, RouteKey, RouteKind, Settings, Slice,
 };
+pub use flows::{Door, FLOW_WORDS, Flow, FlowKey};
 pub use maps::{Capacity, MAPS, MapKind, MapSpec, Writer};
 pub use paths::{Encapsulation, Path, PathGroup, Peer};
 pub use policy::{
@@ -23,10 +25,10 @@ pub use policy::{
 
 /// Names the pin directory. Raise it when [`FINGERPRINT`] changes: an agent of another layout then
 /// starts with its own maps instead of misreading these.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// What the layouts of [`LAYOUT_VERSION`] hash to.
-pub const FINGERPRINT: u64 = 1_704_981_220_316_255_968;
+pub const FINGERPRINT: u64 = 13_956_511_643_673_432_360;
 
 // A changed layout fails here, and the compiler's message has the new value: raise LAYOUT_VERSION and
 // put it into FINGERPRINT.

@@ -108,6 +108,54 @@ impl Ipv4Header {
     pub const fn first_byte(self) -> u8 {
         self.0[0].to_ne_bytes()[0]
     }
+
+    /// The same packet from another source; the checksum follows.
+    #[inline(always)]
+    pub const fn with_source(self, source: Address) -> Self {
+        self.with_word(3, source.network_word())
+    }
+
+    /// The same packet to another destination; the checksum follows.
+    #[inline(always)]
+    pub const fn with_destination(self, destination: Address) -> Self {
+        self.with_word(4, destination.network_word())
+    }
+
+    /// The same packet with another TOS byte; the checksum follows.
+    #[inline(always)]
+    pub const fn with_tos(self, tos: u8) -> Self {
+        let [first, _, third, fourth] = self.0[0].to_ne_bytes();
+        self.with_word(0, u32::from_ne_bytes([first, tos, third, fourth]))
+    }
+
+    /// As half words in memory order.
+    #[inline(always)]
+    pub const fn halves(self) -> [u16; 10] {
+        let Self(words) = self;
+        let mut halves = [0; 10];
+        let mut i = 0;
+        while i < 5 {
+            let bytes = words[i].to_ne_bytes();
+            halves[2 * i] = u16::from_ne_bytes([bytes[0], bytes[1]]);
+            halves[2 * i + 1] = u16::from_ne_bytes([bytes[2], bytes[3]]);
+            i += 1;
+        }
+        halves
+    }
+
+    #[inline(always)]
+    const fn with_word(self, index: usize, word: u32) -> Self {
+        let Self(mut words) = self;
+        if words[index] == word {
+            return self;
+        }
+        let [ttl, protocol, high, low] = words[2].to_ne_bytes();
+        let checksum = u16::from_ne_bytes([high, low]);
+        let checksum = super::checksum::replaced(checksum, words[index], word).to_ne_bytes();
+        words[2] = u32::from_ne_bytes([ttl, protocol, checksum[0], checksum[1]]);
+        words[index] = word;
+        Self(words)
+    }
 }
 
 /// The header that carries a tunnel packet: DF set, identification 0 (RFC 6864), TTL 64, UDP.

@@ -12,6 +12,7 @@
 
 pub mod checksum;
 pub mod ecn;
+pub mod frame;
 pub mod icmp;
 pub mod ipv4;
 pub mod mss;
@@ -22,3 +23,24 @@ pub const ETHERNET_BYTES: u32 = 14;
 /// The EtherType of IPv4 as a packet has it.
 pub const ETHERTYPE_IPV4: u16 = 0x0800u16.to_be();
 pub const ETHERTYPE_IPV4_BYTES: [u8; 2] = [0x08, 0x00];
+
+/// Half words as eight-byte words, all in memory order; what is missing at the end is 0. A copy of the
+/// result reads what was written in the same widths, which processors forward without waiting.
+#[inline(always)]
+pub(crate) const fn joined<const HALVES: usize, const WORDS: usize>(
+    halves: [u16; HALVES],
+) -> [u64; WORDS] {
+    let mut words = [0; WORDS];
+    let mut i = 0;
+    while i < HALVES {
+        let half = halves[i] as u64;
+        let place = if cfg!(target_endian = "little") {
+            i % 4
+        } else {
+            3 - i % 4
+        };
+        words[i / 4] |= half << (16 * place);
+        i += 1;
+    }
+    words
+}

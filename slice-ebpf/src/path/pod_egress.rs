@@ -3,17 +3,19 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Class, Direction, Endpoint, LocalEndpoint, Path, Route};
+use slice_common::layout::{Direction, Endpoint, Flow, Path, Settings};
+use slice_common::policy::Ground;
 use slice_common::wire::ETHERNET_BYTES;
 use slice_common::wire::ipv4::Ipv4Header;
 
+use crate::maps;
 use crate::packet::Packet;
 use crate::stage::parse::Headers;
 use crate::stage::policy::Conversation;
-use crate::stage::resolve::Target;
+use crate::stage::resolve::{Paths, Target};
 use crate::stage::{
-    answer, classify, count, deliver, fragment, icmp_error, identity, integrity, mapping, outside,
-    parse, policy, resolve, segment, tunnel,
+    answer, classify, count, deliver, flow, fragment, icmp_error, identity, integrity, mapping,
+    outside, parse, policy, resolve, segment, tunnel,
 };
 use crate::verdict::{Trace, Verdict, finish};
 
@@ -26,18 +28,54 @@ pub fn pod_egress(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReason> {
-    // A slice pod sends...
-    let Some(endpoint) = identity::pod_behind(packet.ifindex()) else {
-        return Ok(Verdict::Untouched);
-    };
-    // ...IPv4...
+    // IPv4...
     let Some(ip) = parse::candidate(packet) else {
         return Ok(Verdict::Untouched);
+    };
+    let Some(settings) = maps::settings() else {
+        return Ok(Verdict::Untouched);
+    };
+    // ...of a flow whose way is known, as most packets are, or one to be judged.
+    let known = match recall(packet, ip, &settings) {
+        Some((headers, flow)) => {
+            trace.slice = flow.slice;
+            integrity::check(packet, &ip, ETHERNET_BYTES)?;
+            policy::expect_reply(flow.slice, flow.slice_source, &headers);
+            Some((headers, flow))
+        }
+        None => judge(packet, ip, &settings, trace)?,
+    };
+    // It may go.
+    match known {
+        Some((headers, flow)) if flow.path_group == 0 => to_pod(packet, headers, &flow),
+        Some((headers, flow)) => to_path(packet, headers, &flow, &settings),
+        None => Ok(Verdict::Untouched),
+    }
+}
+
+#[inline(always)]
+fn recall(packet: Packet, ip: Ipv4Header, settings: &Settings) -> Option<(Headers, Flow)> {
+    let headers = parse::follower(packet, ip, ETHERNET_BYTES)?;
+    let flow = flow::recall(&flow::from_pod(packet, &headers), settings)?;
+    Some((headers, flow))
+}
+
+/// Asks all questions about a packet; nothing when it is none of our business.
+#[inline(always)]
+fn judge(
+    packet: Packet,
+    ip: Ipv4Header,
+    settings: &Settings,
+    trace: &mut Trace,
+) -> Result<Option<(Headers, Flow)>, DropReason> {
+    // A slice pod sends...
+    let Some(endpoint) = identity::pod_behind(packet.ifindex()) else {
+        return Ok(None);
     };
     // ...to a slice address: else it is none of our business, but the answer may be.
     let Some(route) = resolve::route(endpoint.table, ip.destination()) else {
         remember_question(packet, endpoint, ip);
-        return Ok(Verdict::Untouched);
+        return Ok(None);
     };
     trace.slice = endpoint.slice;
     // It is who it says.
@@ -64,6 +102,7 @@ fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
         }
         None => conversation,
     };
+    let mut ground = None;
     let class = if ip.is_later_fragment() {
         // A later fragment follows its first.
         let first = fragment::first_of(&conversation, &ip)?;
@@ -72,7 +111,10 @@ fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
     } else {
         // The two may talk; a pod may always talk to itself.
         if ip.destination() != endpoint.slice_address {
-            policy::judge(&judged)?;
+            ground = Some(policy::judge(&judged)?);
+        }
+        if ground == Some(Ground::ForwardRule) {
+            policy::expect_reply(endpoint.slice, source, &headers);
         }
         let class = classify::class(endpoint.slice, &judged.transport);
         fragment::remember_first(&conversation, &ip, class);
@@ -81,73 +123,77 @@ fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
     // What the pod quotes has a name of its own on the other side.
     if let Some(quote) = &quote {
         icmp_error::map_destination(packet, quote, quote.ip_offset, source)?;
-    }
-    let sent = Sent {
-        endpoint,
-        conversation,
-        class,
-        headers,
-    };
-    match target {
-        Target::Pod(pod) => {
-            if let Some(quote) = &quote {
-                icmp_error::map_source(packet, quote, quote.ip_offset, pod.pod_address)?;
-            }
-            to_pod(packet, &sent, pod)
+        if let Target::Pod(pod) = target {
+            icmp_error::map_source(packet, quote, quote.ip_offset, pod.pod_address)?;
         }
-        Target::Path(path) => to_path(packet, &sent, route, path),
     }
-}
-
-/// A packet that may go.
-struct Sent<'a> {
-    endpoint: &'a Endpoint,
-    conversation: Conversation,
-    class: Class,
-    headers: Headers,
+    let flow = Flow {
+        generation: settings.generation,
+        slice: endpoint.slice,
+        class,
+        slice_source: source,
+        ..Flow::UNDECIDED
+    };
+    let flow = match target {
+        Target::Pod(pod) => Flow {
+            cluster: endpoint.cluster,
+            ..flow.to_pod(pod.door())
+        },
+        Target::Group(group, paths) => Flow {
+            cluster: route.cluster,
+            ..match paths {
+                Paths::Only(path) => flow.by_path(group, path),
+                Paths::Several => flow.by_group(group),
+            }
+        },
+    };
+    flow::keep(&flow::from_pod(packet, &headers), &headers, ground, &flow);
+    Ok(Some((headers, flow)))
 }
 
 /// On this node: both names are mapped at once and no tunnel is needed.
 #[inline(always)]
-fn to_pod(packet: Packet, sent: &Sent, pod: &LocalEndpoint) -> Result<Verdict, DropReason> {
-    let Sent { headers, .. } = sent;
-    mapping::map_source(packet, headers, sent.conversation.source)?;
-    mapping::map_destination(packet, headers, pod.pod_address)?;
-    let verdict = deliver::to_pod(packet, pod)?;
-    let endpoint = sent.endpoint;
-    let (class, direction) = (sent.class.class, Direction::Local);
-    count::traffic(headers, endpoint.slice, endpoint.cluster, class, direction);
+fn to_pod(packet: Packet, mut headers: Headers, flow: &Flow) -> Result<Verdict, DropReason> {
+    headers.ip = mapping::map_source(packet, &headers, flow.slice_source)?;
+    headers.ip = mapping::map_destination(packet, &headers, flow.door().pod_address)?;
+    let verdict = deliver::to_pod(packet, headers.ip, flow.door())?;
+    let class = flow.class.class;
+    count::traffic(&headers, flow.slice, flow.cluster, class, Direction::Local);
     Ok(verdict)
 }
 
-/// On another node: mapped, sized, and put into the tunnel.
+/// On another node: sized, mapped, and put into the tunnel.
 #[inline(always)]
-fn to_path(packet: Packet, sent: &Sent, route: &Route, path: &Path) -> Result<Verdict, DropReason> {
-    let Sent { headers, class, .. } = sent;
-    let (slice, source) = (sent.conversation.slice, sent.conversation.source);
-    if segment::check_size(headers, path).is_err() {
-        return tell_too_big(packet, sent.endpoint, headers, path);
+fn to_path(
+    packet: Packet,
+    mut headers: Headers,
+    flow: &Flow,
+    settings: &Settings,
+) -> Result<Verdict, DropReason> {
+    let path = match flow.only_path() {
+        Some(path) => path,
+        None => *resolve::path_now(flow.path_group)?,
+    };
+    if segment::check_size(&headers, &path).is_err() {
+        return tell_too_big(packet, &headers, &path);
     }
-    mapping::map_source(packet, headers, source)?;
+    headers.ip = mapping::map_source(packet, &headers, flow.slice_source)?;
     if headers.tcp.negotiates() {
-        segment::clamp_mss(packet, headers, path)?;
+        segment::clamp_mss(packet, &headers, &path)?;
     }
-    tunnel::push(packet, headers, source, slice, *class, path)?;
-    count::traffic(headers, slice, route.cluster, class.class, Direction::Out);
-    Ok(deliver::to_path(packet, path))
+    tunnel::push(packet, &headers, flow.slice, flow.class, &path, settings)?;
+    let class = flow.class.class;
+    count::traffic(&headers, flow.slice, flow.cluster, class, Direction::Out);
+    Ok(deliver::to_path(packet, &path))
 }
 
 /// Too big: the pod is told, as a router would tell it.
 #[inline(always)]
-fn tell_too_big(
-    packet: Packet,
-    endpoint: &Endpoint,
-    headers: &Headers,
-    path: &Path,
-) -> Result<Verdict, DropReason> {
+fn tell_too_big(packet: Packet, headers: &Headers, path: &Path) -> Result<Verdict, DropReason> {
+    let endpoint = identity::pod_behind(packet.ifindex()).ok_or(DropReason::TooBig)?;
     let pod = resolve::pod_itself(endpoint).ok_or(DropReason::TooBig)?;
     answer::fragmentation_needed(packet, headers, path)?;
-    match deliver::to_pod(packet, pod)? {
+    match deliver::as_written(packet, pod.door())? {
         Verdict::Redirected(code) => Ok(Verdict::Answered(DropReason::TooBig, code)),
         verdict => Ok(verdict),
     }

@@ -4,14 +4,16 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Class, Direction};
-use slice_common::wire::vxlan;
+use slice_common::layout::{Class, Direction, Flow, Settings};
+use slice_common::policy::Ground;
+use slice_common::wire::ipv4::Ipv4Header;
 
 use crate::maps;
 use crate::packet::Packet;
+use crate::stage::parse::Headers;
 use crate::stage::policy::Conversation;
 use crate::stage::{
-    count, deliver, fragment, icmp_error, identity, mapping, parse, policy, resolve, segment,
+    count, deliver, flow, fragment, icmp_error, identity, mapping, parse, policy, resolve, segment,
     tunnel,
 };
 use crate::verdict::{Trace, Verdict, finish};
@@ -35,16 +37,46 @@ fn try_underlay_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, Dr
     if !tunnel::is_ours(packet, &outer, &settings) {
         return Ok(Verdict::Untouched);
     }
+    // Of a flow whose way is known, as most packets are, or one to be judged.
+    let (headers, tos, flow) = match recall(packet, &outer, &settings) {
+        Some((headers, flow)) => {
+            trace.slice = flow.slice;
+            let tos = tunnel::tos_after_pop(&outer, &headers.ip)?;
+            policy::expect_reply(flow.slice, flow.slice_source, &headers);
+            (headers, tos, flow)
+        }
+        None => judge(packet, &outer, &settings, trace)?,
+    };
+    hand_over(packet, &headers, tos, &flow)
+}
+
+#[inline(always)]
+fn recall(packet: Packet, outer: &Ipv4Header, settings: &Settings) -> Option<(Headers, Flow)> {
+    let vni = tunnel::read(packet, outer).ok()?;
+    let ip = tunnel::inner(packet).ok()?;
+    let headers = parse::follower(packet, ip, tunnel::INNER_OFFSET)?;
+    let flow = flow::recall(&flow::from_peer(outer, vni, &headers), settings)?;
+    Some((headers, flow))
+}
+
+/// Asks all questions about a tunnel packet.
+#[inline(always)]
+fn judge(
+    packet: Packet,
+    outer: &Ipv4Header,
+    settings: &Settings,
+    trace: &mut Trace,
+) -> Result<(Headers, u8, Flow), DropReason> {
     // From a peer, with our header, for a slice that lives here.
     let peer = identity::peer(outer.source())?;
-    let vni = tunnel::read(packet, &outer)?;
+    let vni = tunnel::read(packet, outer)?;
     let slice = maps::slice(vni.slice_number()).ok_or(DropReason::UnknownSlice)?;
     trace.slice = vni.slice_number();
     // It carries a whole IPv4 packet of a kind that we carry.
     let ip = tunnel::inner(packet)?;
     let headers = parse::slice_packet(packet, ip, tunnel::INNER_OFFSET)?;
     let quote = parse::quote(packet, &headers)?;
-    let tos = tunnel::tos_after_pop(&outer, &ip)?;
+    let tos = tunnel::tos_after_pop(outer, &ip)?;
     // The peer may speak for the inner source, in this slice.
     let from = identity::delivered_source(slice.table, ip.source(), vni.slice_number(), peer)?;
     // The inner destination is a pod of this node, in this slice.
@@ -71,26 +103,51 @@ fn try_underlay_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, Dr
         class: vni.class().number(),
         ..Class::DEFAULT
     };
+    let mut ground = None;
     if ip.is_later_fragment() {
         fragment::first_of(&conversation, &ip)?;
     } else {
-        policy::judge(&judged)?;
+        ground = Some(policy::judge(&judged)?);
         fragment::remember_first(&conversation, &ip, class);
     }
-    // Out of the tunnel, under the name the pod knows for itself.
-    let headers = tunnel::pop(packet, &headers, tos)?;
+    if ground == Some(Ground::ForwardRule) {
+        policy::expect_reply(vni.slice_number(), ip.source(), &headers);
+    }
+    if let Some(quote) = &quote {
+        icmp_error::map_source(packet, quote, quote.ip_offset, pod.pod_address)?;
+    }
+    let flow = Flow {
+        generation: settings.generation,
+        slice: vni.slice_number(),
+        cluster: from.cluster,
+        class,
+        slice_source: ip.source(),
+        path_group: from.path_group,
+        ..Flow::UNDECIDED.to_pod(pod.door())
+    };
+    let key = flow::from_peer(outer, vni, &headers);
+    flow::keep(&key, &headers, ground, &flow);
+    Ok((headers, tos, flow))
+}
+
+/// Out of the tunnel, under the name the pod knows for itself.
+#[inline(always)]
+fn hand_over(
+    packet: Packet,
+    headers: &Headers,
+    tos: u8,
+    flow: &Flow,
+) -> Result<Verdict, DropReason> {
+    let mut headers = tunnel::pop(packet, headers, tos)?;
+    // The pod's answers go back by this group, and must fit its path.
     if headers.tcp.negotiates()
-        && let Some(path) = resolve::path_back(from)
+        && let Ok(path) = resolve::path_now(flow.path_group)
     {
         segment::clamp_mss(packet, &headers, path)?;
     }
-    mapping::map_destination(packet, &headers, pod.pod_address)?;
-    if let Some(quote) = &quote {
-        let ip_offset = quote.ip_offset - vxlan::OVERHEAD_BYTES;
-        icmp_error::map_source(packet, quote, ip_offset, pod.pod_address)?;
-    }
-    let verdict = deliver::to_pod(packet, pod)?;
-    let (slice, class) = (vni.slice_number(), class.class);
-    count::traffic(&headers, slice, from.cluster, class, Direction::In);
+    headers.ip = mapping::map_destination(packet, &headers, flow.door().pod_address)?;
+    let verdict = deliver::to_pod(packet, headers.ip, flow.door())?;
+    let class = flow.class.class;
+    count::traffic(&headers, flow.slice, flow.cluster, class, Direction::In);
     Ok(verdict)
 }

@@ -1,28 +1,28 @@
 //! Off it goes.
 
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{LocalEndpoint, Path};
-use slice_common::wire::vxlan;
+use slice_common::layout::{Door, Path};
+use slice_common::wire::ipv4::Ipv4Header;
+use slice_common::wire::{ETHERNET_BYTES, frame};
 
 use crate::packet::Packet;
 use crate::verdict::Verdict;
 
-/// Into a pod of this node, past the host's stack.
+/// Into a pod of this node, past the host's stack, under this IPv4 header.
 #[inline(always)]
-pub(crate) fn to_pod(packet: Packet, pod: &LocalEndpoint) -> Result<Verdict, DropReason> {
-    let destination = pod.pod_mac;
-    let source = vxlan::INNER_SOURCE_MAC;
-    let addresses = [
-        u16::from_ne_bytes([destination[0], destination[1]]),
-        u16::from_ne_bytes([destination[2], destination[3]]),
-        u16::from_ne_bytes([destination[4], destination[5]]),
-        u16::from_ne_bytes([source[0], source[1]]),
-        u16::from_ne_bytes([source[2], source[3]]),
-        u16::from_ne_bytes([source[4], source[5]]),
-    ];
-    packet.store(0, &addresses)?;
+pub(crate) fn to_pod(packet: Packet, ip: Ipv4Header, door: Door) -> Result<Verdict, DropReason> {
+    packet.store_first(0, &frame::start(door.pod_mac, ip), frame::START_BYTES)?;
     packet.address_to_receiver();
-    Ok(Verdict::Redirected(packet.redirect_to_peer(pod.ifindex)))
+    Ok(Verdict::Redirected(packet.redirect_to_peer(door.ifindex)))
+}
+
+/// The same under the IPv4 header that is in the packet.
+#[inline(always)]
+pub(crate) fn as_written(packet: Packet, door: Door) -> Result<Verdict, DropReason> {
+    let ip = packet
+        .load(ETHERNET_BYTES)
+        .ok_or(DropReason::HelperFailed)?;
+    to_pod(packet, ip, door)
 }
 
 /// To the node at the other end of the path.

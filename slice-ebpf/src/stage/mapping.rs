@@ -1,59 +1,37 @@
 //! What is this endpoint called on the other side?
+//!
+//! The transport checksum changes in the packet at once. The IPv4 header is a value: whatever sends the
+//! packet on writes it, together with what stands around it.
 
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
 use slice_common::policy::PacketKind;
-use slice_common::wire::ipv4;
+use slice_common::wire::ipv4::Ipv4Header;
 use slice_common::wire::transport::{TCP, TCP_CHECKSUM_OFFSET, UDP, UDP_CHECKSUM_OFFSET};
 
 use crate::packet::{ChecksumChange, Packet, Refused};
 use crate::stage::parse::Headers;
 
-/// Replaces the source address.
+/// The IPv4 header under another source address.
 #[inline(always)]
-pub(crate) fn map_source(packet: Packet, headers: &Headers, to: Address) -> Result<(), DropReason> {
-    replace(
-        packet,
-        headers,
-        ipv4::SOURCE_OFFSET,
-        headers.ip.source(),
-        to,
-    )
+pub(crate) fn map_source(
+    packet: Packet,
+    headers: &Headers,
+    to: Address,
+) -> Result<Ipv4Header, DropReason> {
+    replace_in_transport_checksum(packet, headers, headers.ip.source(), to)?;
+    Ok(headers.ip.with_source(to))
 }
 
-/// Replaces the destination address.
+/// The IPv4 header under another destination address.
 #[inline(always)]
 pub(crate) fn map_destination(
     packet: Packet,
     headers: &Headers,
     to: Address,
-) -> Result<(), DropReason> {
-    replace(
-        packet,
-        headers,
-        ipv4::DESTINATION_OFFSET,
-        headers.ip.destination(),
-        to,
-    )
-}
-
-#[inline(always)]
-fn replace(
-    packet: Packet,
-    headers: &Headers,
-    field_offset: u32,
-    from: Address,
-    to: Address,
-) -> Result<(), DropReason> {
-    if from == to {
-        return Ok(());
-    }
-    let (from, to) = (from.network_word(), to.network_word());
-    replace_in_transport_checksum(packet, headers, from, to)?;
-    let ip_checksum = headers.ip_offset + ipv4::CHECKSUM_OFFSET;
-    packet.replace_header_checksum(ip_checksum, from, to, 4)?;
-    packet.store(headers.ip_offset + field_offset, &to)?;
-    Ok(())
+) -> Result<Ipv4Header, DropReason> {
+    replace_in_transport_checksum(packet, headers, headers.ip.destination(), to)?;
+    Ok(headers.ip.with_destination(to))
 }
 
 /// ICMP has no pseudo header, so its checksum does not know addresses; a later fragment has no
@@ -62,10 +40,10 @@ fn replace(
 fn replace_in_transport_checksum(
     packet: Packet,
     headers: &Headers,
-    from: u32,
-    to: u32,
+    from: Address,
+    to: Address,
 ) -> Result<(), Refused> {
-    if headers.transport.kind == PacketKind::LaterFragment {
+    if from == to || headers.transport.kind == PacketKind::LaterFragment {
         return Ok(());
     }
     let (offset, change) = match headers.transport.protocol {
@@ -73,5 +51,6 @@ fn replace_in_transport_checksum(
         UDP => (UDP_CHECKSUM_OFFSET, ChecksumChange::UdpAddress),
         _ => return Ok(()),
     };
+    let (from, to) = (from.network_word(), to.network_word());
     packet.replace_transport_checksum(headers.transport_offset + offset, from, to, change)
 }

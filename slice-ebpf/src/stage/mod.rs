@@ -4,6 +4,7 @@ pub(crate) mod answer;
 pub(crate) mod classify;
 pub(crate) mod count;
 pub(crate) mod deliver;
+pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod icmp_error;
 pub(crate) mod identity;

@@ -2,7 +2,7 @@
 
 use slice_common::address::Port;
 use slice_common::drop_reason::DropReason;
-use slice_common::policy::PacketKind;
+use slice_common::policy::{Ground, PacketKind};
 use slice_common::wire::ipv4::{HEADER_BYTES, Ipv4Header};
 use slice_common::wire::transport::{
     ICMP, ICMP_HEADER_BYTES, TCP, TCP_HEADER_BYTES, TCP_OFFSET_FLAGS_OFFSET, TcpFlags, Transport,
@@ -84,6 +84,18 @@ pub(crate) fn slice_packet(
         return Err(DropReason::GsoNotTcp);
     }
     Ok(headers)
+}
+
+/// Reads a packet that may take the way of one before it: sound, whole, and of a kind whose verdict
+/// is kept. Nothing for all others, which [`slice_packet`] judges.
+#[inline(always)]
+pub(crate) fn follower(packet: Packet, ip: Ipv4Header, ip_offset: u32) -> Option<Headers> {
+    if ip.is_fragment() || !matches!(ip.protocol(), TCP | UDP) {
+        return None;
+    }
+    let headers = slice_packet(packet, ip, ip_offset).ok()?;
+    let keeps = headers.transport.kind.keeps_verdict(Ground::ForwardRule);
+    keeps.then_some(headers)
 }
 
 #[inline(always)]

@@ -7,6 +7,7 @@ use slice_common::policy::{Ground, allows};
 use slice_common::reply;
 use slice_common::wire::transport::Transport;
 
+use crate::stage::parse::Headers;
 use crate::{maps, replies};
 
 /// A packet as the policy sees it: addresses and namespaces inside the slice.
@@ -35,33 +36,33 @@ impl Conversation {
     }
 }
 
-/// Judges a packet; one that opens a UDP or echo exchange leaves a record for its reply.
+/// Judges a packet, and says what lets it pass.
 #[inline(always)]
-pub(crate) fn judge(conversation: &Conversation) -> Result<(), DropReason> {
+pub(crate) fn judge(conversation: &Conversation) -> Result<Ground, DropReason> {
     let kind = conversation.transport.kind;
     if kind.may_rest_on(Ground::ForwardRule) && allows(forward_rule(conversation)) {
-        if kind.leaves_reply_record() {
-            let Conversation {
-                slice,
-                source,
-                destination,
-                ..
-            } = *conversation;
-            let answer = reply::key_of_answer(slice, source, destination, &conversation.transport);
-            replies::remember(&answer);
-        }
-        return Ok(());
+        return Ok(Ground::ForwardRule);
     }
     if kind.may_rest_on(Ground::MirroredRule) && allows(mirrored_rule(conversation)) {
-        return Ok(());
+        return Ok(Ground::MirroredRule);
     }
     if kind.may_rest_on(Ground::ReplyRecord) && answers_a_packet(conversation) {
-        return Ok(());
+        return Ok(Ground::ReplyRecord);
     }
     if kind.may_rest_on(Ground::OwnRecord) && left_a_record(conversation) {
-        return Ok(());
+        return Ok(Ground::OwnRecord);
     }
     Err(DropReason::PolicyDenied)
+}
+
+/// Notes a UDP or echo packet that the forward rule let pass, for its reply.
+#[inline(always)]
+pub(crate) fn expect_reply(slice: u32, source: Address, sent: &Headers) {
+    if sent.transport.kind.leaves_reply_record() {
+        let destination = sent.ip.destination();
+        let answer = reply::key_of_answer(slice, source, destination, &sent.transport);
+        replies::remember(&answer);
+    }
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
 use slice_common::id::TableId;
-use slice_common::layout::{Endpoint, LocalEndpoint, Path, Route, RouteKind};
+use slice_common::layout::{Endpoint, LocalEndpoint, Path, PathGroup, Route, RouteKind};
 
 use crate::maps;
 
@@ -11,7 +11,15 @@ use crate::maps;
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     Pod(&'static LocalEndpoint),
-    Path(&'static Path),
+    Group(u32, Paths),
+}
+
+/// The paths of a group.
+#[derive(Clone, Copy)]
+pub(crate) enum Paths {
+    Only(&'static Path),
+    /// Which one is decided for each packet.
+    Several,
 }
 
 /// The route of a slice address; nothing when the address belongs to no slice of the table.
@@ -36,7 +44,7 @@ pub(crate) fn target(
             Some(local) => Ok(Target::Pod(local)),
             None => Err(DropReason::NoEndpoint),
         },
-        RouteKind::Via => first_path(route.path_group).map(Target::Path),
+        RouteKind::Via => Ok(Target::Group(route.path_group, paths(route.path_group)?)),
         RouteKind::Unreachable => Err(DropReason::NoRoute),
     }
 }
@@ -82,17 +90,31 @@ pub(crate) fn pod_itself(endpoint: &Endpoint) -> Option<&'static LocalEndpoint> 
     maps::local_endpoint(endpoint.table, endpoint.slice_address)
 }
 
-/// The path back to a block that a packet came from, for its MTU; nothing when there is none.
+/// The path of a group that a packet takes now.
 #[inline(always)]
-pub(crate) fn path_back(route: &Route) -> Option<&'static Path> {
-    first_path(route.path_group).ok()
+pub(crate) fn path_now(path_group: u32) -> Result<&'static Path, DropReason> {
+    path(group(path_group)?.paths[0])
 }
 
 #[inline(always)]
-fn first_path(path_group: u32) -> Result<&'static Path, DropReason> {
+fn paths(path_group: u32) -> Result<Paths, DropReason> {
+    let group = group(path_group)?;
+    if group.count > 1 {
+        return Ok(Paths::Several);
+    }
+    path(group.paths[0]).map(Paths::Only)
+}
+
+#[inline(always)]
+fn group(path_group: u32) -> Result<&'static PathGroup, DropReason> {
     let group = maps::path_group(path_group).ok_or(DropReason::NoPath)?;
     if group.count == 0 {
         return Err(DropReason::NoPath);
     }
-    maps::path(group.paths[0]).ok_or(DropReason::NoPath)
+    Ok(group)
+}
+
+#[inline(always)]
+fn path(id: u32) -> Result<&'static Path, DropReason> {
+    maps::path(id).ok_or(DropReason::NoPath)
 }

@@ -1,6 +1,6 @@
 //! The tunnel: what we read from a packet on the underlay, and what we write around one.
 
-use slice_common::address::{Address, Port};
+use slice_common::address::Port;
 use slice_common::drop_reason::DropReason;
 use slice_common::id::{TrafficClass, Vni};
 use slice_common::layout::{Class, Path, Settings};
@@ -10,10 +10,10 @@ use slice_common::wire::transport::{UDP, UDP_HEADER_BYTES};
 use slice_common::wire::vxlan::{self, Tunnel};
 use slice_common::wire::{ETHERNET_BYTES, ETHERTYPE_IPV4};
 
-use crate::maps;
 use crate::packet::Packet;
 use crate::stage::parse::Headers;
 
+const ETHERTYPE_OFFSET: u32 = ETHERNET_BYTES - 2;
 const UDP_OFFSET: u32 = ETHERNET_BYTES + ipv4::HEADER_BYTES;
 const VXLAN_OFFSET: u32 = UDP_OFFSET + UDP_HEADER_BYTES;
 const INNER_ETHERTYPE_OFFSET: u32 = ETHERNET_BYTES + vxlan::OVERHEAD_BYTES - 2;
@@ -84,20 +84,20 @@ pub(crate) fn tos_after_pop(outer: &Ipv4Header, inner: &Ipv4Header) -> Result<u8
     }
 }
 
-/// Puts the packet into the tunnel.
+/// Puts the packet into the tunnel. Its IPv4 header is written anew, as `headers` have it.
 #[inline(always)]
 pub(crate) fn push(
     packet: Packet,
     headers: &Headers,
-    slice_source: Address,
     slice: u32,
     class: Class,
     path: &Path,
+    settings: &Settings,
 ) -> Result<(), DropReason> {
     packet.push_tunnel()?;
     let transport = &headers.transport;
     let hash = vxlan::flow_hash(
-        slice_source,
+        headers.ip.source(),
         headers.ip.destination(),
         transport.source_port,
         transport.destination_port,
@@ -110,12 +110,8 @@ pub(crate) fn push(
         vni: Vni::from_parts(slice, TrafficClass::from_low_bits(class.class as u32)),
         tos: ecn::outer_tos(class.dscp, headers.ip.tos()),
     };
-    packet.store(
-        ETHERNET_BYTES,
-        &vxlan::header(tunnel, headers.ip.total_bytes()),
-    )?;
+    packet.store(ETHERTYPE_OFFSET, &vxlan::encapsulated(tunnel, headers.ip))?;
     // What `underlay_guard` asks for.
-    let settings = maps::settings().ok_or(DropReason::NoPath)?;
     packet.set_mark(settings.tunnel_mark);
     Ok(())
 }
@@ -130,23 +126,14 @@ pub(crate) fn take_mark(packet: Packet, settings: &Settings) -> bool {
     ours
 }
 
-/// Takes the packet out of the tunnel and writes the ECN that survives. Returns the headers where
-/// they stand from now on.
+/// Takes the packet out of the tunnel, and returns its headers where they stand from now on, with the
+/// ECN that survives in them: still to be written.
 #[inline(always)]
 pub(crate) fn pop(packet: Packet, headers: &Headers, tos: u8) -> Result<Headers, DropReason> {
     packet.pop_tunnel()?;
     let mut moved = *headers;
     moved.ip_offset -= vxlan::OVERHEAD_BYTES;
     moved.transport_offset -= vxlan::OVERHEAD_BYTES;
-    if tos != headers.ip.tos() {
-        let version = headers.ip.first_byte();
-        let (from, to) = (
-            u16::from_ne_bytes([version, headers.ip.tos()]),
-            u16::from_ne_bytes([version, tos]),
-        );
-        let checksum = moved.ip_offset + ipv4::CHECKSUM_OFFSET;
-        packet.replace_header_checksum(checksum, from as u32, to as u32, 2)?;
-        packet.store(moved.ip_offset, &to)?;
-    }
+    moved.ip = headers.ip.with_tos(tos);
     Ok(moved)
 }

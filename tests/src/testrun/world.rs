@@ -6,8 +6,9 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod as Plain};
 use slice_common::layout::{
-    Capacity, Class, ClassKey, Encapsulation, Endpoint, LocalEndpoint, LocalKey, Path, PathGroup,
-    Peer, PolicyEntry, PolicyKey, PolicyVerdict, Route, RouteKey, RouteKind, Settings, Slice,
+    Capacity, Class, ClassKey, Encapsulation, Endpoint, LocalEndpoint, LocalKey, MAPS, MapSpec,
+    Path, PathGroup, Peer, PolicyEntry, PolicyKey, PolicyVerdict, Route, RouteKey, RouteKind,
+    Settings, Slice, Writer,
 };
 
 use super::actors::*;
@@ -109,17 +110,36 @@ impl World {
 
     /// Replaces the routing table.
     pub fn set_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<()> {
-        swap(&mut self.object, "ROUTES", Capacity::ROUTES, routes)
+        swap(&mut self.object, "ROUTES", Capacity::ROUTES, routes)?;
+        self.activate()
     }
 
     /// Replaces the policy.
     pub fn set_policy(&mut self, policy: &[(u32, PolicyKey, PolicyEntry)]) -> Result<()> {
-        swap(&mut self.object, "POLICY", Capacity::POLICY, policy)
+        self.set_policy_without_activating(policy)?;
+        self.activate()
     }
 
     /// Replaces the table of classes.
     pub fn set_classes(&mut self, classes: &[(u32, ClassKey, Class)]) -> Result<()> {
-        swap(&mut self.object, "CLASSES", Capacity::CLASSES, classes)
+        swap(&mut self.object, "CLASSES", Capacity::CLASSES, classes)?;
+        self.activate()
+    }
+
+    /// Replaces the policy as an agent does in the middle of a change.
+    pub(super) fn set_policy_without_activating(
+        &mut self,
+        policy: &[(u32, PolicyKey, PolicyEntry)],
+    ) -> Result<()> {
+        swap(&mut self.object, "POLICY", Capacity::POLICY, policy)
+    }
+
+    /// Puts what was written in force, as an agent does: what programs remember of before is forgotten.
+    pub(super) fn activate(&mut self) -> Result<()> {
+        let map: Array<_, Settings> = map_mut(&mut self.object, "SETTINGS")?.try_into()?;
+        let mut settings = map.get(&0, 0).context("SETTINGS")?;
+        settings.generation += 1;
+        self.set_settings(settings)
     }
 
     /// Replaces the node's settings.
@@ -133,7 +153,8 @@ impl World {
         let mut entries: HashMap<_, K, V> = map_mut(&mut self.object, map)?.try_into()?;
         entries
             .insert(key, value, 0)
-            .with_context(|| format!("cannot write {map}"))
+            .with_context(|| format!("cannot write {map}"))?;
+        self.activate_if_of_agent(map)
     }
 
     /// Removes one entry of a hash map that the agent owns.
@@ -141,7 +162,16 @@ impl World {
         let mut entries: HashMap<_, K, V> = map_mut(&mut self.object, map)?.try_into()?;
         entries
             .remove(&key)
-            .with_context(|| format!("cannot remove from {map}"))
+            .with_context(|| format!("cannot remove from {map}"))?;
+        self.activate_if_of_agent(map)
+    }
+
+    fn activate_if_of_agent(&mut self, map: &str) -> Result<()> {
+        let is_of_agent = |spec: &MapSpec| spec.name == map && spec.writer == Writer::Agent;
+        if MAPS.iter().any(is_of_agent) {
+            self.activate()?;
+        }
+        Ok(())
     }
 
     pub(crate) fn object(&self) -> &Ebpf {

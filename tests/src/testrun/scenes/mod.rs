@@ -4,6 +4,7 @@ mod drop_packet;
 mod drop_place;
 mod drop_tunnel;
 mod errors;
+mod flows;
 mod fragments;
 mod golden;
 mod guard;
@@ -67,6 +68,9 @@ pub fn scenes() -> Vec<Scene> {
             pod_tells_a_sender_on_its_node error_about_a_forbidden_packet error_about_an_answer
             error_about_what_was_never_sent
             forged_errors_from_a_peer;
+        flows: known_flow_to_another_node known_flow_on_one_node known_flow_from_another_node
+            syn_does_not_follow_a_known_flow known_datagrams_keep_their_answers_welcome
+            known_flow_is_still_looked_at;
         fragments: parts_leave_alike parts_arrive parts_stay_on_their_node
             what_is_denied_to_the_first_is_denied_to_all;
         drop_packet: drop_malformed drop_fragment drop_unsupported_protocol drop_icmp_error
