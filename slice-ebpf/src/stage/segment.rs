@@ -80,8 +80,9 @@ fn find_mss(packet: Packet, headers: &Headers) -> Option<u32> {
         }
         match mss::step(packet.load::<[u8; 2]>(start + at)?) {
             Step::Found => return Some(start + at + 2),
-            Step::Skip(bytes) => at += bytes,
-            Step::End => return None,
+            // An option that claims more than there is would lead back among them by the mask.
+            Step::Skip(bytes) if at + bytes <= options_bytes => at += bytes,
+            Step::Skip(_) | Step::End => return None,
         }
     }
     None

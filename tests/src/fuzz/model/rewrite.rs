@@ -91,11 +91,8 @@ pub(super) fn lower_mss(frame: &mut [u8], tcp: usize, largest: u16) -> bool {
     true
 }
 
-/// The place of the MSS value among the options.
-///
-/// An option that reaches beyond the others should end the search. The program goes on at the place
-/// less 64 instead, which is among the options again for lengths of 64 and more; no stack reads them
-/// from there on, so nobody sees the MSS that is lowered then.
+/// The place of the MSS value among the options. An option that reaches beyond the others ends the
+/// search.
 fn find_mss(options: &[u8]) -> Option<usize> {
     let mut at = 0;
     for _ in 0..OPTIONS_MAX {
@@ -108,7 +105,7 @@ fn find_mss(options: &[u8]) -> Option<usize> {
             (1, _) => at += 1,
             (2, 4) => return Some(at + 2),
             (_, 0 | 1) => return None,
-            (_, length) => at = (at + length) % 64,
+            (_, length) => at += length,
         }
     }
     None
