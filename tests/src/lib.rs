@@ -5,6 +5,7 @@ pub mod child;
 pub mod debian;
 pub mod demo;
 pub mod fuzz;
+pub mod guard;
 pub mod kafka;
 pub mod lab;
 pub mod live;

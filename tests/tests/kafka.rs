@@ -4,10 +4,16 @@
 use std::io::Write as _;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use slice_tests::child::poll_until;
 use slice_tests::demo::kafka::{BROKERS, Prepared, Stretched, prepare};
 use slice_tests::kafka::CLIENT_PORT;
+use slice_tests::lab::cleanup::Leftovers;
+use slice_tests::lab::state::{LabLock, Process, State};
 use slice_tests::lab::{Lab, LabOptions};
 use slice_tests::probe::{Drops, Listener, Outcome, attempt};
 
@@ -86,6 +92,54 @@ fn no_acknowledged_record_of_a_stretched_cluster_is_lost_when_a_broker_dies() {
     ));
     stretched.stop().unwrap();
     lab.down().unwrap();
+}
+
+#[test]
+fn a_demo_that_is_ended_while_kafka_starts_leaves_no_java_and_no_lab() {
+    let Some(agent) = agent() else { return };
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kafka");
+    if let Prepared::Missing(why) = prepare(&target).unwrap() {
+        return skip(&why);
+    }
+    let figures = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_slice-lab"))
+        .args(["demo", "--keep", "--wait", "600"])
+        .arg("--json")
+        .arg(figures.path().join("demo.json"))
+        .arg("--agent")
+        .arg(&agent)
+        .arg("--kafka-dir")
+        .arg(&target)
+        .spawn()
+        .unwrap();
+    let pid = demo.id().cast_signed();
+    let is_ours = |state: &State| state.maker.as_ref().is_some_and(|it| it.process.pid == pid);
+    let brokers = poll_until(Duration::from_secs(600) + LIMIT, || {
+        assert_eq!(demo.try_wait()?, None, "ended before the brokers ran");
+        let javas: Vec<Process> = Leftovers::find()
+            .processes
+            .into_iter()
+            .filter(|pid| {
+                std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|it| it == "java\n")
+            })
+            .filter_map(|pid| Process::of("broker", pid.unsigned_abs()).ok())
+            .collect();
+        let reached = State::load()?.is_some_and(|it| is_ours(&it)) && javas.len() == 3;
+        Ok(reached.then_some(javas))
+    });
+    let brokers = brokers.unwrap().expect("three brokers");
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+
+    let status = poll_until(LIMIT, || Ok(demo.try_wait()?)).unwrap();
+    assert_eq!(status.expect("it ends after a signal").code(), Some(143));
+    for broker in brokers {
+        assert!(!broker.is_alive(), "{broker} is left");
+    }
+    // Under the lock, for nobody to build the next lab meanwhile.
+    let _lock = LabLock::take(Duration::from_secs(600)).unwrap();
+    let left = Leftovers::find();
+    let somebody_elses = State::load().unwrap().is_some_and(|it| !is_ours(&it));
+    assert!(left.is_empty() || somebody_elses, "{left:?}");
 }
 
 /// What becomes of a connection from `kafka-0` to Kafka's port of `kafka-1`.

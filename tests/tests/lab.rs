@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use slice_tests::child::poll_until;
 use slice_tests::lab::cleanup::Leftovers;
+use slice_tests::lab::state::State;
 use slice_tests::lab::{Lab, LabOptions, Ping, PingReport, Pod, Wan};
 use slice_tests::netns::NetNs;
 use slice_tests::relay::Settings;
@@ -323,14 +324,14 @@ fn a_second_lab_is_refused_and_the_holder_named() {
 fn what_a_killed_up_left_is_cleaned_by_the_next() {
     let Some(_turn) = turn() else { return };
     let mut up = Command::new(tool())
-        .args(["up", "--wait", "240"])
+        .args(["up", "--wait", "240", "--no-agents"])
         .spawn()
         .unwrap();
-    let owner = format!("process {} ", up.id());
     let half_built = poll_until(Duration::from_secs(240), || {
         let ended = up.try_wait()?.is_some();
         // It may first have to wait for somebody else's lab to go down.
-        let has_begun = std::fs::read_to_string("/run/sliceplane-lab.lock")?.starts_with(&owner)
+        let maker = State::load()?.and_then(|state| state.maker);
+        let has_begun = maker.is_some_and(|it| it.process.pid == up.id().cast_signed())
             && Leftovers::find().namespaces.len() >= 5;
         Ok((ended || has_begun).then_some(!ended))
     });
@@ -366,7 +367,17 @@ fn a_kept_lab_is_shown_entered_degraded_and_removed_from_the_command_line() {
     let refused = run(&["up", "--delay", "5ms"]);
     assert!(refused.1.contains("add --wan relay"), "{refused:?}");
     assert_eq!(
-        run(&["up", "--wait", "240", "--wan", "relay", "--delay", "5ms"]).0,
+        run(&[
+            "up",
+            "--no-agents",
+            "--wait",
+            "240",
+            "--wan",
+            "relay",
+            "--delay",
+            "5ms"
+        ])
+        .0,
         Some(0)
     );
     let again = run(&["up"]);

@@ -2,12 +2,12 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::{
     build,
     setup::{self, Needs},
-    shell,
+    shell, signals,
 };
 
 /// Runs `slice-lab` with these arguments and ends as it ends.
@@ -23,14 +23,7 @@ pub(crate) fn pass_through(arguments: &[OsString]) -> Result<ExitCode> {
     let mut command = shell::as_root(why, &lab, &variables())?;
     command.args(arguments);
     eprintln!("$ {}", shell::describe(&command));
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}", lab.display()))?;
-    // A signal leaves no code; the shell's convention is to add 128.
-    let code = status.code().unwrap_or_else(|| {
-        128 + std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0)
-    });
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+    signals::run_through(&mut command).map(ExitCode::from)
 }
 
 /// Returns what everything of package `slice-tests` finds in its environment when xtask starts it.

@@ -6,6 +6,7 @@ mod lab;
 mod reference;
 mod setup;
 mod shell;
+mod signals;
 mod testing;
 mod tidy;
 mod vm;

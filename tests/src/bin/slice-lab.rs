@@ -7,7 +7,9 @@ use clap::Parser;
 use slice_tests::bench::{self, BenchArgs};
 use slice_tests::demo::{self, DemoArgs};
 use slice_tests::fuzz::FuzzArgs;
+use slice_tests::guard::watch_over;
 use slice_tests::kafka::{ConsumeArgs, ProduceArgs};
+use slice_tests::lab::Lab;
 use slice_tests::lab::command::{self, DegradeArgs, ExecArgs, UpArgs};
 use slice_tests::relay::{self, RelayArgs};
 
@@ -40,7 +42,7 @@ enum SliceLab {
 
 fn main() -> ExitCode {
     match run(SliceLab::parse()) {
-        Ok(code) => code,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("slice-lab: {error:#}");
             ExitCode::FAILURE
@@ -48,15 +50,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: SliceLab) -> Result<ExitCode> {
+fn run(command: SliceLab) -> Result<u8> {
     match command {
-        SliceLab::Up(args) => args.run(),
+        SliceLab::Up(args) => watch_over(|| args.run(), Lab::remove_own),
         SliceLab::Status => command::status(),
         SliceLab::Exec(args) => args.run(),
         SliceLab::Degrade(args) => args.run(),
-        SliceLab::Down => command::down(),
-        SliceLab::Demo(args) => demo::run(&args).map(ExitCode::from),
-        SliceLab::Bench(args) => bench::run(&args).map(ExitCode::from),
+        SliceLab::Down => watch_over(command::down, Lab::remove_own),
+        SliceLab::Demo(args) => watch_over(|| demo::run(&args), Lab::remove_own),
+        SliceLab::Bench(args) => bench::run(&args),
         SliceLab::Fuzz(args) => args.run(),
         SliceLab::Relay(args) => done(relay::run(&args)),
         SliceLab::KafkaProduce(args) => done(args.run()),
@@ -64,6 +66,6 @@ fn run(command: SliceLab) -> Result<ExitCode> {
     }
 }
 
-fn done(result: Result<()>) -> Result<ExitCode> {
-    result.map(|()| ExitCode::SUCCESS)
+fn done(result: Result<()>) -> Result<u8> {
+    result.map(|()| 0)
 }

@@ -16,7 +16,7 @@ use clap::Args;
 pub use report::Report;
 
 use crate::lab::state::lab_path;
-use crate::lab::{Lab, LabOptions, Wan};
+use crate::lab::{Lab, LabOptions, Wan, agents};
 use crate::relay::Settings;
 use kafka::{Prepared, Stretched};
 use report::KAFKA_RECORDS;
@@ -35,6 +35,9 @@ pub struct DemoArgs {
     /// Leave the lab up at the end
     #[arg(long)]
     keep: bool,
+    /// Seconds to wait for another lab on this machine to go down
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait: u64,
     /// The agent to run on every node; looked for beside this program if absent
     #[arg(long)]
     agent: Option<PathBuf>,
@@ -45,10 +48,7 @@ pub struct DemoArgs {
 
 impl DemoArgs {
     fn agent(&self) -> Result<PathBuf> {
-        match &self.agent {
-            Some(agent) => Ok(std::path::absolute(agent)?),
-            None => Ok(own_folder()?.join("slice-agent")),
-        }
+        agents::binary(self.agent.as_deref())
     }
 
     fn kafka_dir(&self) -> Result<PathBuf> {
@@ -78,6 +78,9 @@ pub fn run(args: &DemoArgs) -> Result<u8> {
     report.judge();
     report.seconds = screen.seconds();
     verdict(&report);
+    if args.keep && played.is_ok() {
+        hint_what_to_try();
+    }
     if let Some(path) = &args.json {
         report.write_json(path)?;
     }
@@ -89,11 +92,13 @@ fn play(args: &DemoArgs, screen: &Screen, report: &mut Report) -> Result<()> {
         'a',
         "the lab: clusters east, west and edge, all with the same pod addresses",
     );
-    let lab = Lab::up(&LabOptions::default())?;
+    let lab = Lab::up(&LabOptions {
+        lock_wait: Duration::from_secs(args.wait),
+        ..LabOptions::default()
+    })?;
     let played = play_in(&lab, args, screen, report);
-    if args.keep {
-        hint_what_to_try();
-        return played.and(lab.leave_running());
+    if args.keep && played.is_ok() {
+        return lab.leave_running();
     }
     let down = lab.down();
     played.and(down)

@@ -23,6 +23,24 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 const HTTP_LIMIT: Duration = Duration::from_secs(5);
 const LOG_TAIL_LINES: usize = 25;
 
+/// The agent's program: the one that was named, or the one beside this program.
+/// # Errors  when there is none.
+pub fn binary(named: Option<&Path>) -> Result<PathBuf> {
+    let binary = match named {
+        Some(named) => std::path::absolute(named)?,
+        None => std::env::current_exe()
+            .context("cannot find this program's own file")?
+            .with_file_name("slice-agent"),
+    };
+    if !binary.is_file() {
+        bail!(
+            "there is no agent at {}: build it with `cargo xtask build`, or name another one",
+            binary.display()
+        );
+    }
+    Ok(binary)
+}
+
 impl Lab {
     /// Starts an agent on every node and waits until each is ready.
     pub fn start_agents(&self, binary: &Path) -> Result<()> {

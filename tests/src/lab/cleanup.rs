@@ -49,7 +49,13 @@ impl Leftovers {
 /// The caller holds the lab's lock.
 pub fn remove_everything() -> Result<()> {
     // An unreadable state file must not keep the rest from being cleaned.
-    let recorded = State::load().ok().flatten().unwrap_or_default().processes;
+    let mut state = State::load().ok().flatten();
+    if let Some(state) = state.as_mut().filter(|state| state.ready) {
+        // From here on it is no lab any more, also if this is ended in the middle.
+        state.ready = false;
+        state.save()?;
+    }
+    let recorded = state.unwrap_or_default().processes;
     for process in &recorded {
         process.end(Signal::SIGKILL, KILL_LIMIT)?;
     }
@@ -76,7 +82,7 @@ pub fn remove_everything() -> Result<()> {
     // Looked at here, under the lock: a moment later the next lab may be coming up.
     let left = Leftovers::find();
     if !left.is_empty() {
-        bail!("the lab did not go down whole, run `slice-lab down` again; left are {left:?}");
+        bail!("the lab did not go down whole, run `cargo xtask lab down` again; left are {left:?}");
     }
     Ok(())
 }

@@ -1,14 +1,14 @@
 //! `slice-lab up|status|exec|degrade|down`.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::lab::inventory::{CLUSTERS, PODS, cluster_index};
-use crate::lab::{Lab, LabOptions, Wan};
+use crate::lab::{Lab, LabOptions, Wan, agents};
 use crate::relay::{Settings, WanFlags};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -28,9 +28,12 @@ pub struct UpArgs {
     wan: WanKind,
     #[command(flatten)]
     relay: WanFlags,
-    /// Start this agent program on every node
+    /// The agent to start on every node; the `slice-agent` beside this program if absent
     #[arg(long, value_name = "PATH")]
     agents: Option<PathBuf>,
+    /// Start no agents: the pods reach each other by plain routing only
+    #[arg(long, conflicts_with = "agents")]
+    no_agents: bool,
     /// Seconds to wait for another lab on this machine to go down
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait: u64,
@@ -63,7 +66,7 @@ pub struct DegradeArgs {
 }
 
 impl UpArgs {
-    pub fn run(&self) -> Result<ExitCode> {
+    pub fn run(&self) -> Result<u8> {
         if self.wan == WanKind::Router && !self.relay.is_empty() {
             bail!("the plain router has no delay, loss or rate: add --wan relay");
         }
@@ -72,6 +75,10 @@ impl UpArgs {
         let wan = match self.wan {
             WanKind::Router => Wan::Router,
             WanKind::Relay => Wan::relay(settings),
+        };
+        let agent = match self.no_agents {
+            true => None,
+            false => Some(agents::binary(self.agents.as_deref())?),
         };
         let started = Instant::now();
         let keep_on_failure = self.keep;
@@ -82,7 +89,7 @@ impl UpArgs {
             lock_wait,
             ..LabOptions::default()
         })?;
-        if let Some(binary) = &self.agents
+        if let Some(binary) = &agent
             && let Err(error) = lab.start_agents(binary)
         {
             if self.keep {
@@ -91,18 +98,24 @@ impl UpArgs {
             return Err(error);
         }
         lab.leave_running()?;
+        let agents = match agent {
+            Some(_) => "with an agent on every node",
+            None => "without agents, so no slice works yet",
+        };
         println!(
-            "The lab is up after {:.1} s.",
+            "The lab is up after {:.1} s, {agents}.\n\
+             Look at it:  cargo xtask lab status\n\
+             Use it:      cargo xtask lab exec kafka-0 -- ping -c 3 kafka-1\n\
+             Remove it:   cargo xtask lab down",
             started.elapsed().as_secs_f64()
         );
-        println!("Look at it with `slice-lab status`, remove it with `slice-lab down`.");
-        Ok(ExitCode::SUCCESS)
+        Ok(0)
     }
 }
 
 impl ExecArgs {
-    /// Runs the command and gives its exit code.
-    pub fn run(&self) -> Result<ExitCode> {
+    /// Becomes the command: signals and the exit code are its own. Returns only if that fails.
+    pub fn run(&self) -> Result<u8> {
         let lab = Lab::attach()?;
         let (program, arguments) = self
             .command
@@ -112,20 +125,13 @@ impl ExecArgs {
             Ok(node) => node.netns.command(program),
             Err(_) => lab.pod(&self.place)?.command(program),
         };
-        let status = command
-            .args(arguments)
-            .status()
-            .with_context(|| format!("cannot run {} in {}", program.display(), self.place))?;
-        let code = status
-            .code()
-            .and_then(|code| u8::try_from(code).ok())
-            .unwrap_or(1);
-        Ok(ExitCode::from(code))
+        let error = command.args(arguments).exec();
+        Err(error).with_context(|| format!("cannot run `{}` in {}", program.display(), self.place))
     }
 }
 
 impl DegradeArgs {
-    pub fn run(&self) -> Result<ExitCode> {
+    pub fn run(&self) -> Result<u8> {
         if self.change.is_empty() {
             bail!("nothing to change: name at least one of --delay, --loss, --rate, ...");
         }
@@ -137,12 +143,12 @@ impl DegradeArgs {
         self.change.apply(&mut settings, self.from, self.to);
         println!("{settings}");
         lab.set_wan(&Wan::relay(settings))?;
-        Ok(ExitCode::SUCCESS)
+        Ok(0)
     }
 }
 
 /// Prints what runs in the lab.
-pub fn status() -> Result<ExitCode> {
+pub fn status() -> Result<u8> {
     let lab = Lab::attach()?;
     println!("WAN: {}", lab.describe_wan()?);
     println!("\n{:<8} {:<7} {:<13} AGENT", "NODE", "CLUSTER", "UNDERLAY");
@@ -177,14 +183,14 @@ pub fn status() -> Result<ExitCode> {
             pod.plain_address().to_string(),
         );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// Removes the lab.
-pub fn down() -> Result<ExitCode> {
+pub fn down() -> Result<u8> {
     Lab::remove()?;
     println!("The lab is down.");
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 fn parse_cluster(name: &str) -> Result<usize, String> {

@@ -24,7 +24,7 @@ use nix::mount::{MsFlags, mount};
 use crate::netns::NetNs;
 use crate::place::Place;
 use inventory::{Membership, NODES, NodeSpec, PODS, PodSpec};
-use state::{LAB_DIR, LabLock, State, lab_path};
+use state::{Holder, LAB_DIR, LabLock, State, lab_path};
 
 pub use network::nic::WireCheck;
 pub use observe::drops::{DeviceCounters, Devices, KernelDrops};
@@ -115,8 +115,15 @@ impl Lab {
                 tool: None,
                 lock: None,
             }),
-            Some(_) => bail!("the lab is being built, or its `up` was killed: `slice-lab down`"),
-            None => bail!("no lab is up: bring one up with `slice-lab up`"),
+            Some(_) => {
+                // Only whoever has the lock can be at work on it.
+                let _lock = LabLock::take(Duration::ZERO).context("the lab is not ready")?;
+                bail!(
+                    "the lab is half built or half removed, and nobody is at work on it: remove it \
+                     with `cargo xtask lab down`, or bring up a new one with `cargo xtask lab up`"
+                )
+            }
+            None => bail!("no lab is up: bring one up with `cargo xtask lab up`"),
         }
     }
 
@@ -125,6 +132,27 @@ impl Lab {
         check_root()?;
         let _lock = LabLock::take(Duration::ZERO)?;
         cleanup::remove_everything()
+    }
+
+    /// Removes what the process that this one watched over made before a signal ended it, and says
+    /// what there was. Somebody else's lab stays.
+    pub fn remove_own() -> Result<String> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok("nothing was made".to_owned());
+        }
+        let Ok(_lock) = LabLock::take(Duration::ZERO) else {
+            return Ok("somebody else has the lab now, nothing of ours is left".to_owned());
+        };
+        // A state file that cannot be read is nobody's lab.
+        if let Ok(Some(state)) = State::load()
+            && state.ready
+            && state.unowned
+            && state.maker.map(|it| it.process.pid) != Some(std::process::id().cast_signed())
+        {
+            return Ok("the lab that somebody else left up stays".to_owned());
+        }
+        cleanup::remove_everything()?;
+        Ok("the lab is down, nothing of it is left".to_owned())
     }
 
     /// Ends every process of the lab and removes all its parts.
@@ -202,7 +230,12 @@ impl Lab {
             fs::create_dir_all(lab_path(folder))
                 .with_context(|| format!("cannot create {LAB_DIR}/{folder}"))?;
         }
-        State::default().save()?;
+        let maker = Some(Holder::this()?);
+        State {
+            maker,
+            ..State::default()
+        }
+        .save()?;
         network::build()?;
         let machine = nix::unistd::gethostname().context("cannot read the machine's name")?;
         fs::write(
@@ -234,7 +267,7 @@ impl Drop for Lab {
         if self.lock.is_some()
             && let Err(error) = cleanup::remove_everything()
         {
-            eprintln!("the lab could not be removed whole, run `slice-lab down`: {error:#}");
+            eprintln!("the lab could not be removed whole, run `cargo xtask lab down`: {error:#}");
         }
     }
 }
@@ -272,22 +305,32 @@ fn take_turn(limit: Duration) -> Result<LabLock> {
     let deadline = Instant::now() + limit;
     loop {
         let lock = LabLock::take(deadline.saturating_duration_since(Instant::now()))?;
-        if !State::load()?.is_some_and(|state| state.ready && state.unowned) {
+        let Some(state) = State::load()?.filter(|state| state.ready && state.unowned) else {
             return Ok(lock);
-        }
+        };
         if Instant::now() >= deadline {
-            bail!("a lab is up already: use it, or remove it with `slice-lab down`");
+            bail!("{}", is_up_already(&state));
         }
         drop(lock);
         std::thread::sleep(TURN_POLL_INTERVAL);
     }
 }
 
+fn is_up_already(state: &State) -> String {
+    let made = state.maker.as_ref().map_or_else(String::new, |maker| {
+        format!(" by `{}` {}", maker.process.role, maker.since())
+    });
+    format!(
+        "a lab is up already, left up{made}: look at it with `cargo xtask lab status`, remove it with \
+         `cargo xtask lab down`"
+    )
+}
+
 fn check_root() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    bail!("the lab makes network namespaces, which needs root: run it with sudo")
+    bail!("the lab is made of network namespaces, which needs root: run this as root or with sudo")
 }
 
 fn check_prerequisites() -> Result<()> {

@@ -3,9 +3,9 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::child::poll_until;
+use crate::guard;
 use crate::relay::Settings;
 
 /// Everything of the lab that is a file lies below.
@@ -33,6 +34,7 @@ pub struct State {
     pub ready: bool,
     /// Made by a command that has ended; without it the lab lives as long as its owner.
     pub unowned: bool,
+    pub maker: Option<Holder>,
     pub wire_mode: bool,
     /// `None` is the plain router.
     pub relay: Option<Settings>,
@@ -127,6 +129,39 @@ impl std::fmt::Display for Process {
     }
 }
 
+/// Who makes, uses or made the lab.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its role is what was typed.
+    pub process: Process,
+    pub since_unix_seconds: u64,
+}
+
+impl Holder {
+    /// This process, or the one that watches over it: the one to send a signal to.
+    pub fn this() -> Result<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        Ok(Self {
+            process: Process::of(&own_command(), guard::responsible_pid())?,
+            since_unix_seconds: now.as_secs(),
+        })
+    }
+
+    /// When, as a person would say it.
+    pub fn since(&self) -> String {
+        let since = UNIX_EPOCH + Duration::from_secs(self.since_unix_seconds);
+        let ago = SystemTime::now().duration_since(since).unwrap_or_default();
+        let seconds = i64::try_from(self.since_unix_seconds).unwrap_or(i64::MAX);
+        let clock = chrono::DateTime::from_timestamp(seconds, 0)
+            .map_or_else(String::new, |it| format!("{} UTC", it.time()));
+        match ago.as_secs() {
+            seconds @ ..120 => format!("since {clock} ({seconds} s ago)"),
+            seconds @ 120..7200 => format!("since {clock} ({} min ago)", seconds / 60),
+            seconds => format!("since {clock} ({} h ago)", seconds / 3600),
+        }
+    }
+}
+
 /// The right to make or unmake the lab; one holder per machine, given back when it ends.
 #[derive(Debug)]
 pub struct LabLock {
@@ -149,7 +184,7 @@ impl LabLock {
                 Ok(mut lock) => {
                     lock.set_len(0)?;
                     lock.rewind()?;
-                    write!(lock, "{}", describe_self())?;
+                    lock.write_all(&serde_json::to_vec(&Holder::this()?)?)?;
                     return Ok(Self { _file: lock });
                 }
                 Err((_, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
@@ -158,10 +193,7 @@ impl LabLock {
                 Err((_, Errno::EWOULDBLOCK)) => {
                     let mut holder = String::new();
                     let _ = file.read_to_string(&mut holder);
-                    bail!(
-                        "the lab is in use by {holder}; one lab at a time per machine: \
-                         wait for it to end, or end it"
-                    );
+                    return Err(in_use(&holder));
                 }
                 Err((_, error)) => {
                     return Err(error).with_context(|| format!("cannot lock {LOCK_FILE}"));
@@ -171,12 +203,31 @@ impl LabLock {
     }
 }
 
-fn describe_self() -> String {
-    let command = std::env::args_os()
+fn in_use(holder: &str) -> anyhow::Error {
+    match serde_json::from_str::<Holder>(holder) {
+        Ok(holder) => anyhow!(
+            "process {pid} (`{command}`) has the lab {since}; there is one lab per machine: wait for \
+             it to end, or end it by `kill {pid}`, it then removes its lab",
+            pid = holder.process.pid,
+            command = holder.process.role,
+            since = holder.since(),
+        ),
+        // It has the lock, but has not yet said who it is.
+        Err(_) => {
+            anyhow!("another process has just begun to use the lab: wait for it to end")
+        }
+    }
+}
+
+/// What was typed, without the program's folder.
+fn own_command() -> String {
+    let mut words: Vec<String> = std::env::args_os()
         .map(|argument| argument.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ");
-    format!("process {} ({command})", std::process::id())
+        .collect();
+    if let Some(program) = words.first_mut() {
+        *program = program.rsplit('/').next().unwrap_or_default().to_owned();
+    }
+    words.join(" ")
 }
 
 /// The first thread of a killed process may be dead while others still hold its files.

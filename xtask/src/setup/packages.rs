@@ -21,6 +21,7 @@ pub(super) const LAB: &[Program] = &[
     required("ip", &["iproute2"]),
     required("tc", &["iproute2"]),
     required("ethtool", &["ethtool"]),
+    required("ping", &["iputils-ping"]),
     required("nft", &["nftables"]),
     required("tcpdump", &["tcpdump"]),
     required("iperf3", &["iperf3"]),
