@@ -6,6 +6,7 @@ pub mod debian;
 pub mod demo;
 pub mod fuzz;
 pub mod guard;
+pub mod json_file;
 pub mod kafka;
 pub mod lab;
 pub mod live;

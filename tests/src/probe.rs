@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, connect, getsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockopt, socket, sockopt,
 };
 use slice_agent::apply::maps::Maps;
 use slice_agent::apply::pins::Pins;
@@ -125,8 +125,19 @@ pub fn attempt(
     limit: Duration,
     drops: impl Fn() -> Result<Drops>,
 ) -> Result<Outcome> {
+    attempt_as(from, Ipv4Addr::UNSPECIFIED, to, limit, drops)
+}
+
+/// As [`attempt`], from this one of the namespace's addresses.
+pub fn attempt_as(
+    from: &NetNs,
+    source: Ipv4Addr,
+    to: SocketAddrV4,
+    limit: Duration,
+    drops: impl Fn() -> Result<Drops>,
+) -> Result<Outcome> {
     let before = drops()?;
-    let connection = from.enter(|| begin(to))??;
+    let connection = from.enter(|| begin(source, to))??;
     let Begun::Waiting(connection) = connection else {
         return Ok(Outcome::Unreachable);
     };
@@ -159,9 +170,14 @@ enum Begun {
     Unreachable,
 }
 
-fn begin(to: SocketAddrV4) -> Result<Begun> {
+fn begin(source: Ipv4Addr, to: SocketAddrV4) -> Result<Begun> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+    bind(
+        fd.as_raw_fd(),
+        &SockaddrIn::from(SocketAddrV4::new(source, 0)),
+    )
+    .with_context(|| format!("cannot send from {source}"))?;
     match connect(fd.as_raw_fd(), &SockaddrIn::from(to)) {
         Ok(()) | Err(nix::errno::Errno::EINPROGRESS) => Ok(Begun::Waiting(fd)),
         Err(nix::errno::Errno::ENETUNREACH | nix::errno::Errno::EHOSTUNREACH) => {

@@ -15,7 +15,7 @@ pub mod statistics;
 pub mod targets;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -30,6 +30,8 @@ use load::Run;
 use programs::EmptyPrograms;
 use report::{Machine, Report, Round};
 use targets::{CASES, Case, Link, PROGRAM_CASES};
+
+use crate::json_file::JsonFile;
 
 /// Above it somebody else uses the machine.
 const QUIET_LOAD_AVERAGE: f64 = 0.5;
@@ -87,22 +89,37 @@ fn case_keys() -> PossibleValuesParser {
 }
 
 /// Runs what was asked for and returns the exit code: 0 when every limit is met, 1 when one is missed
-/// or a figure is void, 3 when noise left one unresolved.
+/// or a figure is void, 3 when noise left one unresolved, 128 and its number when a signal ended it. The
+/// figures that there are get written in any case.
 pub fn run(args: &BenchArgs) -> Result<u8> {
     let What::Path(args) = &args.what;
-    let report = path(args)?;
+    let figures = args.json.as_deref().map(JsonFile::checked).transpose()?;
+    let mut report = Report::default();
+    let measured = fill(args, &mut report);
+    if let Err(error) = &measured {
+        report.faults.push(format!("{error:#}"));
+    }
     report.lines().iter().for_each(|line| println!("{line}"));
-    if let Some(json) = &args.json {
-        report.write_json(json)?;
+    if let (Some(json), Some(figures)) = (&args.json, figures) {
+        figures.write(&report)?;
         for picture in plot::write_beside(&report, json)? {
             println!("{}", picture.display());
         }
     }
-    Ok(report.exit_code())
+    match TOLD_TO_STOP.load(Ordering::Relaxed) {
+        0 => Ok(report.exit_code()),
+        signal => Ok(128_u8.saturating_add(u8::try_from(signal).unwrap_or(0))),
+    }
 }
 
 /// Measures the data path; everything that it makes is gone when it returns.
 pub fn path(args: &PathArgs) -> Result<Report> {
+    let mut report = Report::default();
+    fill(args, &mut report)?;
+    Ok(report)
+}
+
+fn fill(args: &PathArgs, report: &mut Report) -> Result<()> {
     let began = Instant::now();
     end_on_signals()?;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -112,10 +129,7 @@ pub fn path(args: &PathArgs) -> Result<Report> {
         "--cpu {cpu}: this machine has CPUs 0 to {}",
         cpus - 1
     );
-    let mut report = Report {
-        machine: Machine::here(cpu)?,
-        ..Report::default()
-    };
+    report.machine = Machine::here(cpu)?;
     if report.machine.load_average_before > QUIET_LOAD_AVERAGE {
         eprintln!(
             "WARNING: load average {}: others use this machine, these figures are not worth keeping",
@@ -129,7 +143,7 @@ pub fn path(args: &PathArgs) -> Result<Report> {
         report.add_rounds(case, rounds);
     }
     if args.wants_any(PROGRAM_CASES) {
-        measure_programs(args, &beds, cpu, &mut report)?;
+        measure_programs(args, &beds, cpu, report)?;
     }
     let tracked = beds.iter().find(|it| it.variant == Variant::PlainConntrack);
     if args.wants_any(CASES)
@@ -139,7 +153,7 @@ pub fn path(args: &PathArgs) -> Result<Report> {
     }
     report.judge(|case| args.only.is_empty() || args.only.iter().any(|key| key == case))?;
     report.seconds = began.elapsed().as_secs_f64();
-    Ok(report)
+    Ok(())
 }
 
 fn agent(args: &PathArgs) -> Result<PathBuf> {
@@ -205,15 +219,16 @@ fn measure(case: &Case, beds: &[Bed], rounds: u32, cpu: usize) -> Result<Vec<Rou
     Ok(measured)
 }
 
-static TOLD_TO_STOP: AtomicBool = AtomicBool::new(false);
+/// The signal that said so, or 0.
+static TOLD_TO_STOP: AtomicI32 = AtomicI32::new(0);
 
-extern "C" fn note_signal(_: libc::c_int) {
-    TOLD_TO_STOP.store(true, Ordering::Relaxed);
+extern "C" fn note_signal(number: libc::c_int) {
+    TOLD_TO_STOP.store(number, Ordering::Relaxed);
 }
 
-/// From now on SIGINT and SIGTERM end the run between two measurements, and what it made is removed.
+/// From now on SIGINT, SIGTERM and SIGHUP end the run between two measurements, and what it made is removed.
 fn end_on_signals() -> Result<()> {
-    for it in [Signal::SIGINT, Signal::SIGTERM] {
+    for it in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler only stores to an atomic.
         unsafe { signal(it, SigHandler::Handler(note_signal)) }?;
     }
@@ -221,7 +236,7 @@ fn end_on_signals() -> Result<()> {
 }
 
 fn stop_if_told() -> Result<()> {
-    if TOLD_TO_STOP.load(Ordering::Relaxed) {
+    if TOLD_TO_STOP.load(Ordering::Relaxed) != 0 {
         bail!("told to stop");
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! The figures of a run, as people and programs read them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -163,12 +162,6 @@ impl Report {
         figures
             .chain(self.faults.iter().map(|fault| format!("FAULT: {fault}")))
             .collect()
-    }
-
-    pub fn write_json(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)?;
-        std::fs::write(path, text + "\n")
-            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 

@@ -1,6 +1,9 @@
 //! Who may talk to whom: every pair of pods tried with real packets.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -8,10 +11,12 @@ use anyhow::Result;
 use crate::lab::Lab;
 use crate::lab::inventory::{PODS, PodSpec};
 use crate::netns::NetNs;
-use crate::probe::{Listener, Outcome, attempt, drops_at};
+use crate::probe::{Listener, Outcome, attempt_as, drops_at};
 
 /// Kafka's client port, and the shop's.
 const PORTS: [u16; 2] = [9092, 80];
+/// What [`Matrix::stopped_by`] calls the host's route that refuses.
+pub const GUARD_ROUTE: &str = "unreachable";
 /// Longer than a round trip over the WAN and two lost SYNs.
 const LIMIT: Duration = Duration::from_secs(4);
 
@@ -20,6 +25,8 @@ const LIMIT: Duration = Duration::from_secs(4);
 pub struct Cell {
     pub from: &'static PodSpec,
     pub to: &'static PodSpec,
+    /// Of the sender's addresses the one it sends from; unspecified, the one of its default route.
+    pub source: Ipv4Addr,
     pub address: Ipv4Addr,
     pub port: u16,
     pub expected: Expected,
@@ -58,8 +65,17 @@ pub struct Matrix {
     pub allowed: usize,
     pub denied: usize,
     pub surprises: Vec<Surprise>,
-    /// Denied cells by what stopped them.
-    pub stopped_by: std::collections::BTreeMap<String, usize>,
+    /// The allowed cells that connected.
+    pub connected: Group,
+    /// Denied cells by what stopped them: a drop reason, or [`GUARD_ROUTE`].
+    pub stopped_by: BTreeMap<String, Group>,
+}
+
+/// Cells that went as they should, for the same reason.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    pub cells: usize,
+    pub example: Option<Cell>,
 }
 
 impl Matrix {
@@ -94,8 +110,11 @@ pub fn cells() -> Vec<Cell> {
     cells
 }
 
-/// Tries all cells, one after the other, so that every counted drop belongs to one cell.
-pub fn run(lab: &Lab, cells: &[Cell], mut progress: impl FnMut(usize)) -> Result<Matrix> {
+/// Tries all cells: first those that a program judges, one after the other, so that every counted drop
+/// belongs to one cell. Then those that the host refuses, each address of each stranger in a lane of
+/// its own: Linux answers "unreachable" to an address five times at once and then once a second, and
+/// for none of them a drop may be counted anywhere.
+pub fn run(lab: &Lab, cells: &[Cell], progress: impl Fn(usize) + Sync) -> Result<Matrix> {
     let mut listeners = Vec::new();
     for pod in &PODS {
         let namespace = NetNs::open(&pod.namespace())?;
@@ -103,41 +122,80 @@ pub fn run(lab: &Lab, cells: &[Cell], mut progress: impl FnMut(usize)) -> Result
             listeners.push(Listener::open(&namespace, port)?);
         }
     }
-    let mut matrix = Matrix::default();
-    for (done, cell) in cells.iter().enumerate() {
+    let done = AtomicUsize::new(0);
+    let tried = |cell: &Cell| -> Result<(Cell, Outcome)> {
         let nodes = [cell.from.node, cell.to.node];
         let to = SocketAddrV4::new(cell.address, cell.port);
         let from = NetNs::open(&cell.from.namespace())?;
-        let outcome = attempt(&from, to, LIMIT, || drops_at(lab, &nodes))?;
-        matrix.enter(cell, outcome);
-        progress(done + 1);
+        let outcome = attempt_as(&from, cell.source, to, LIMIT, || drops_at(lab, &nodes))?;
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+        Ok((cell.clone(), outcome))
+    };
+    let mut matrix = Matrix::default();
+    let mut lanes: BTreeMap<Lane, Vec<&Cell>> = BTreeMap::new();
+    for cell in cells {
+        if cell.expected == Expected::Unreachable {
+            let lane = (cell.from.name, cell.source);
+            lanes.entry(lane).or_default().push(cell);
+        } else {
+            matrix.enter(tried(cell)?);
+        }
     }
+    let refused = std::thread::scope(|scope| {
+        let in_lane = |lane| scope.spawn(|| Vec::<&Cell>::into_iter(lane).map(tried).collect());
+        let running: Vec<_> = lanes.into_values().map(in_lane).collect();
+        let lanes = running.into_iter().map(|lane| match lane.join() {
+            Ok(outcomes) => outcomes,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        lanes.collect::<Result<Vec<Vec<(Cell, Outcome)>>>>()
+    })?;
+    refused
+        .into_iter()
+        .flatten()
+        .for_each(|tried| matrix.enter(tried));
     Ok(matrix)
 }
 
-impl Matrix {
-    fn enter(&mut self, cell: &Cell, outcome: Outcome) {
-        if !cell.expected.is_met_by(&outcome) {
-            self.surprises.push(Surprise {
-                cell: cell.clone(),
-                outcome,
-            });
-            self.count(cell.expected);
-            return;
-        }
-        self.count(cell.expected);
-        let stopped_by = match cell.expected {
-            Expected::Connects => return,
-            Expected::Drops(reason) => reason.to_owned(),
-            Expected::Unreachable => "the host's guard route".to_owned(),
-        };
-        *self.stopped_by.entry(stopped_by).or_default() += 1;
-    }
+/// A stranger and one of its addresses.
+type Lane = (&'static str, Ipv4Addr);
 
-    fn count(&mut self, expected: Expected) {
-        match expected {
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [from, to] = [self.from, self.to].map(|pod| {
+            let place = pod.member.map_or_else(
+                || "no slice".to_owned(),
+                |it| format!("{}/{}", it.slice, it.namespace),
+            );
+            format!("{} ({place}, {})", pod.name, pod.node().cluster)
+        });
+        write!(f, "{from} to {to}, port {}", self.port)
+    }
+}
+
+impl Matrix {
+    fn enter(&mut self, (cell, outcome): (Cell, Outcome)) {
+        let is_met = cell.expected.is_met_by(&outcome);
+        match cell.expected {
             Expected::Connects => self.allowed += 1,
             Expected::Drops(_) | Expected::Unreachable => self.denied += 1,
+        }
+        if !is_met {
+            self.surprises.push(Surprise { cell, outcome });
+            return;
+        }
+        let group = match cell.expected {
+            Expected::Connects => &mut self.connected,
+            Expected::Drops(reason) => self.stopped_by.entry(reason.to_owned()).or_default(),
+            Expected::Unreachable => self.stopped_by.entry(GUARD_ROUTE.to_owned()).or_default(),
+        };
+        group.cells += 1;
+        let crosses = cell.from.node().cluster != cell.to.node().cluster;
+        let known = group.example.as_ref();
+        let known_crosses = known.is_some_and(|it| it.from.node().cluster != it.to.node().cluster);
+        // An example from one cluster to another tells more.
+        if known.is_none() || (crosses && !known_crosses) {
+            group.example = Some(cell);
         }
     }
 }
@@ -153,9 +211,15 @@ fn by_slice_address(from: &'static PodSpec, to: &'static PodSpec, port: u16) -> 
         }
         _ => Expected::Drops("policy_denied"),
     };
+    // A stranger has a second address, and must be kept out with either.
+    let source = match expected {
+        Expected::Unreachable if port == PORTS[1] => from.plain_address(),
+        _ => Ipv4Addr::UNSPECIFIED,
+    };
     Some(Cell {
         from,
         to,
+        source,
         address,
         port,
         expected,
@@ -176,6 +240,7 @@ fn by_pod_address(from: &'static PodSpec, to: &'static PodSpec) -> Option<Cell> 
     reachable.then_some(Cell {
         from,
         to,
+        source: Ipv4Addr::UNSPECIFIED,
         address,
         port: PORTS[0],
         expected,
@@ -219,7 +284,7 @@ mod tests {
             .find(|cell| cell.expected == Expected::Drops("other_slice"))
             .expect("slices are isolated");
         let mut matrix = Matrix::default();
-        matrix.enter(&cell, Outcome::Connected);
+        matrix.enter((cell, Outcome::Connected));
         assert_eq!(
             (matrix.denied, matrix.denied_wrong(), matrix.allowed_wrong()),
             (1, 1, 0)

@@ -10,21 +10,31 @@ pub mod survival;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
+use slice_common::drop_reason::DropReason;
 
 pub use report::Report;
 
+use crate::debian;
+use crate::json_file::JsonFile;
+use crate::lab::inventory::{NODES, PODS};
 use crate::lab::state::lab_path;
 use crate::lab::{Lab, LabOptions, Wan, agents};
 use crate::relay::Settings;
+use crate::throughput::Comparison;
 use kafka::{Prepared, Stretched};
+use matrix::Group;
 use report::KAFKA_RECORDS;
 use screen::Screen;
 
 const WAN_ONE_WAY_DELAY: Duration = Duration::from_millis(10);
 const AGENTS_DEAD_FOR: Duration = Duration::from_secs(10);
 const RECORDS_LIMIT: Duration = Duration::from_secs(120);
+/// Between the best and the worst round's ratio: more is not the slice's doing.
+const WIDE_SPREAD: f64 = 0.3;
+/// What the acts run; Java and Maven may be missing.
+const PROGRAMS: &[&str] = &["ping", "iperf3", "redis-benchmark"];
 
 /// Arguments of `slice-lab demo`.
 #[derive(Args, Clone, Debug)]
@@ -68,30 +78,37 @@ fn own_folder() -> Result<PathBuf> {
 
 /// Plays all acts and returns the exit code: 0 when every promise held, 3 when an act was skipped and
 /// the others held, 1 otherwise. The figures that there are get written in any case.
+/// # Errors  when it cannot even begin.
 pub fn run(args: &DemoArgs) -> Result<u8> {
+    let mut report = Report {
+        file: args.json.as_deref().map(JsonFile::checked).transpose()?,
+        ..Report::default()
+    };
+    args.agent()?;
+    if let Some(missing) = debian::missing_program(PROGRAMS) {
+        bail!("the demo cannot run: {missing}");
+    }
     let screen = Screen::new();
-    let mut report = Report::default();
     let played = play(args, &screen, &mut report);
     if let Err(error) = &played {
         report.faults.push(format!("{error:#}"));
     }
     report.judge();
     report.seconds = screen.seconds();
-    verdict(&report);
-    if args.keep && played.is_ok() {
-        hint_what_to_try();
+    report.finished = true;
+    report.keep()?;
+    let is_whole = played.is_ok();
+    if report.lab_up_seconds.is_none() {
+        played?;
     }
-    if let Some(path) = &args.json {
-        report.write_json(path)?;
+    verdict(&report);
+    if args.keep && is_whole {
+        hint_what_to_try(&report);
     }
     Ok(report.exit_code())
 }
 
 fn play(args: &DemoArgs, screen: &Screen, report: &mut Report) -> Result<()> {
-    screen.act(
-        'a',
-        "the lab: clusters east, west and edge, all with the same pod addresses",
-    );
     let lab = Lab::up(&LabOptions {
         lock_wait: Duration::from_secs(args.wait),
         ..LabOptions::default()
@@ -105,20 +122,30 @@ fn play(args: &DemoArgs, screen: &Screen, report: &mut Report) -> Result<()> {
 }
 
 fn play_in(lab: &Lab, args: &DemoArgs, screen: &Screen, report: &mut Report) -> Result<()> {
+    screen.act(
+        'a',
+        "the lab: three clusters on this machine, east, west and edge, made of network namespaces",
+    );
     lab.start_agents(&args.agent()?)?;
     report.lab_up_seconds = Some(screen.seconds());
     screen.result(&format!(
-        "5 nodes, 13 pods and 5 agents are up after {:.1} s; kafka-0, kafka-1 and kafka-2 all have \
-         the pod address 10.1.1.10",
+        "{} nodes, {} pods and an agent on every node are up after {:.1} s. All three clusters use \
+         the same pod addresses: kafka-0, kafka-1 and kafka-2 each have 10.1.1.10",
+        NODES.len(),
+        PODS.len(),
         screen.seconds()
     ));
+    report.keep()?;
     // In the lab's own folder, so that whatever removes the lab removes it too.
     let run_dir = lab_path("kafka");
     std::fs::create_dir_all(&run_dir)?;
     lab.set_wan(&Wan::relay(Settings::with_delay(WAN_ONE_WAY_DELAY)))?;
     let mut stretched = stretch_kafka(lab, args, screen, report, &run_dir)?;
+    report.keep()?;
     try_everybody(lab, screen, report)?;
+    report.keep()?;
     measure_cost(lab, screen, report)?;
+    report.keep()?;
     kill_the_agents(lab, args, screen, report, stretched.as_mut())?;
     if let Some(stretched) = stretched {
         if args.keep {
@@ -139,9 +166,10 @@ fn stretch_kafka(
 ) -> Result<Option<Stretched>> {
     screen.act(
         'b',
-        "Kafka: one cluster, a broker in each of three clusters, 10 ms apart",
+        "Kafka: three real brokers, one in each cluster and 10 ms apart, form one Kafka cluster",
     );
-    screen.step("making Kafka ready (fetched and checked the first time)");
+    screen
+        .step("making Kafka ready (the first time it is fetched, which may take a minute or two)");
     let install = match kafka::prepare(&args.kafka_dir()?)? {
         Prepared::Ready(install) => install,
         Prepared::Missing(why) => {
@@ -155,10 +183,11 @@ fn stretch_kafka(
     let formed = screen.seconds() - began;
     report.kafka_formation_seconds = Some(formed);
     screen.step(&format!(
-        "three brokers are one cluster after {formed:.1} s"
+        "the brokers found each other through the slice and are one cluster after {formed:.1} s"
     ));
     let began = screen.seconds();
     let exchange = stretched.begin(lab, Some(KAFKA_RECORDS), None)?;
+    screen.step("a producer in edge writes, a consumer in west reads and checks every record");
     let (_, _, delivery) = exchange.finish(RECORDS_LIMIT)?;
     let took = screen.seconds() - began;
     report.kafka_seconds = Some(took);
@@ -166,54 +195,82 @@ fn stretch_kafka(
     report.kafka_records_lost = Some(delivery.lost);
     report.kafka_records_corrupt = Some(delivery.corrupt);
     report.kafka_records_duplicate = Some(delivery.duplicates);
-    screen.result(&format!(
-        "{delivery}: from producers in edge to analytics in west in {took:.1} s, each on three \
-         brokers before it counted"
-    ));
+    screen.judged(
+        delivery.is_whole() && delivery.acked >= KAFKA_RECORDS,
+        &format!(
+            "{} records written and acknowledged (acks=all) in {took:.1} s; of those {} lost, {} \
+             damaged, {} read twice",
+            delivery.acked, delivery.lost, delivery.corrupt, delivery.duplicates
+        ),
+    );
     Ok(Some(stretched))
 }
 
 fn try_everybody(lab: &Lab, screen: &Screen, report: &mut Report) -> Result<()> {
     screen.act(
         'c',
-        "who may talk to whom: every pair of pods, with real packets",
+        "who may talk to whom: every pod tries to connect to every other, and to itself",
     );
     let cells = matrix::cells();
     let matrix = matrix::run(lab, &cells, |done| {
-        screen.passing(&format!("{done} of {} cells", cells.len()));
+        screen.passing(&format!("{done} of {} connections tried", cells.len()));
     })?;
     screen.settle();
     for surprise in &matrix.surprises {
-        let cell = &surprise.cell;
+        let expected = &surprise.cell.expected;
         screen.step(&format!(
-            "WRONG: {} to {} port {}: expected {:?}, found {}",
-            cell.from.name, cell.to.name, cell.port, cell.expected, surprise.outcome
+            "WRONG: {}: expected {expected:?}, found {}",
+            surprise.cell, surprise.outcome
         ));
     }
-    let stopped: Vec<_> = matrix
-        .stopped_by
-        .iter()
-        .map(|(what, count)| format!("{what} {count}"))
-        .collect();
+    show_group(screen, "connected, as a rule allows", &matrix.connected);
+    for (what, group) in &matrix.stopped_by {
+        show_group(screen, &format!("refused, {}", plainly(what)), group);
+    }
     report.allowed_cells = Some(matrix.allowed);
     report.denied_cells = Some(matrix.denied);
     report.allowed_cells_wrong = Some(matrix.allowed_wrong());
     report.denied_cells_wrong = Some(matrix.denied_wrong());
-    screen.result(&format!(
-        "{} allowed cells, {} wrong; {} denied cells, {} wrong; stopped by: {}",
-        matrix.allowed,
-        matrix.allowed_wrong(),
-        matrix.denied,
-        matrix.denied_wrong(),
-        stopped.join(", ")
-    ));
+    screen.judged(
+        matrix.surprises.is_empty(),
+        &format!(
+            "{} connections are allowed, {} of them failed; {} are not, {} of them went wrong: they \
+             connected, or the kernel counted another reason",
+            matrix.allowed,
+            matrix.allowed_wrong(),
+            matrix.denied,
+            matrix.denied_wrong(),
+        ),
+    );
     Ok(())
+}
+
+fn show_group(screen: &Screen, what: &str, group: &Group) {
+    if let Some(example) = &group.example {
+        screen.step(&format!("{:3} {what}; one of them:", group.cells));
+        screen.step(&format!("        {example}"));
+    }
+}
+
+/// What stopped a connection, for somebody who has not read the list of drop reasons.
+fn plainly(stopped_by: &str) -> String {
+    let known = DropReason::ALL.iter().find(|it| it.label() == stopped_by);
+    match (stopped_by, known) {
+        (matrix::GUARD_ROUTE, _) => {
+            "the sender is in no slice: its node answers \"unreachable\"".to_owned()
+        }
+        (_, Some(reason)) => {
+            let sentence = reason.sentence().trim_end_matches('.');
+            format!("counted in the kernel as {stopped_by}: {sentence}")
+        }
+        (other, None) => other.to_owned(),
+    }
 }
 
 fn measure_cost(lab: &Lab, screen: &Screen, report: &mut Report) -> Result<()> {
     screen.act(
         'd',
-        "what it costs, against plain routing between the same pods",
+        "what a slice costs: the same two pods, through the slice and by plain routing in turn",
     );
     let pair = cost::Pair::new(lab)?;
     let delay_ms = WAN_ONE_WAY_DELAY.as_secs_f64() * 1e3;
@@ -225,30 +282,44 @@ fn measure_cost(lab: &Lab, screen: &Screen, report: &mut Report) -> Result<()> {
     report.rtt_slice_ms_avg = Some(slice.avg_ms);
     report.wan_relay_lateness_ms_max = Some(late_max_us as f64 / 1e3);
     screen.step(&format!(
-        "round trip over a WAN of 2 x {delay_ms:.0} ms: {:.2} ms in the slice, {:.2} ms plain",
+        "round trip over a WAN of {delay_ms:.0} ms each way: {:.2} ms through the slice, {:.2} ms \
+         plain",
         slice.avg_ms, plain.avg_ms
     ));
     lab.set_wan(&Wan::Router)?;
+    screen.step("from here on without the delay, as fast as this machine can");
     let stream = pair.stream()?;
     screen.step(&format!(
-        "one TCP stream (iperf3): {:.1} Gbit/s, {stream}",
-        stream.slice.median / 1e9
+        "one TCP stream (iperf3): {:.1} Gbit/s through the slice, {:.1} plain",
+        stream.slice.median / 1e9,
+        stream.plain.median / 1e9
     ));
     let redis = pair.redis()?;
     screen.step(&format!(
-        "redis with 16 KiB values: {:.0} requests/s, {redis}",
-        redis.slice.median
+        "redis with values of 16 KiB: {:.0} requests/s through the slice, {:.0} plain",
+        redis.slice.median, redis.plain.median
     ));
     report.stream_gso_ratio_vs_plain = Some(stream.ratio);
     report.redis_ratio_vs_plain = Some(redis.ratio);
     screen.result(&format!(
-        "a slice adds {:.2} ms to a round trip and gives {:.2} of plain routing's stream",
+        "the slice adds {:.2} ms to a round trip; the stream runs at {}, redis at {}. 1.00 is as fast \
+         as without a slice; in brackets the slowest and the fastest of the rounds{}",
         slice.avg_ms - plain.avg_ms,
-        stream.ratio
+        stream,
+        redis,
+        match spread(&stream).max(spread(&redis)) {
+            ..WIDE_SPREAD => "",
+            _ => ". They differ so much that something else uses this machine: measure again when it \
+                  is idle",
+        }
     ));
     report.stream_gso = Some(stream);
     report.redis = Some(redis);
     Ok(())
+}
+
+fn spread(comparison: &Comparison) -> f64 {
+    comparison.ratio_max - comparison.ratio_min
 }
 
 fn kill_the_agents(
@@ -260,7 +331,7 @@ fn kill_the_agents(
 ) -> Result<()> {
     screen.act(
         'e',
-        "every agent killed in mid-transfer, dead for 10 s, started again",
+        "the agents die: all five killed (kill -9) in the middle of traffic, started again 10 s later",
     );
     let survival = survival::run(lab, stretched, &args.agent()?, AGENTS_DEAD_FOR)?;
     let (udp, tcp) = (&survival.udp, &survival.tcp);
@@ -270,15 +341,10 @@ fn kill_the_agents(
     report.packets_lost_over_agent_kill = Some(udp.lost());
     report.connections_reset = Some(broken);
     report.tcp_bytes_verified_over_agent_kill = Some(tcp.bytes_verified);
-    if let Some(delivery) = &survival.kafka {
-        report.kafka_records_acked_over_agent_kill = Some(delivery.acked);
-        report.kafka_records_lost_over_agent_kill = Some(delivery.lost);
-        screen.step(&format!("Kafka meanwhile: {delivery}"));
-    }
     for direction in &udp.directions {
         screen.step(&format!(
-            "UDP {} to {}: {} sent, {} lost ({} for want of room at the receiver), longest \
-             silence {:.0} ms",
+            "numbered UDP packets, {} to {}: {} sent, {} lost ({} of them only for want of room at \
+             the receiver), longest gap between two {:.0} ms",
             direction.from,
             direction.to,
             direction.sent,
@@ -287,22 +353,48 @@ fn kill_the_agents(
             direction.longest_silence_ms
         ));
     }
-    screen.result(&format!(
-        "{} of {} packets lost, {broken} connections reset or broken, {:.0} MB of TCP verified; the \
-         agents were dead for {:.1} s",
-        udp.lost(),
-        udp.sent(),
+    screen.step(&format!(
+        "one TCP connection, kafka-2 to kafka-0: {:.0} MB, every byte checked, {}",
         tcp.bytes_verified as f64 / 1e6,
-        survival.dead.as_secs_f64()
+        match broken {
+            0 => "never reset",
+            _ => "RESET OR BROKEN",
+        }
     ));
+    let mut kafka_lost = 0;
+    if let Some(delivery) = &survival.kafka {
+        report.kafka_records_acked_over_agent_kill = Some(delivery.acked);
+        report.kafka_records_lost_over_agent_kill = Some(delivery.lost);
+        kafka_lost = delivery.lost;
+        screen.step(&format!("Kafka meanwhile: {delivery}"));
+    }
+    screen.judged(
+        udp.lost() == 0 && broken == 0 && kafka_lost == 0,
+        &format!(
+            "with no agent alive for {:.1} s, {} of {} packets were lost and {broken} connections \
+             broke. A loss would mean that traffic needs the agents: it needs the kernel programs \
+             alone, which stay",
+            survival.dead.as_secs_f64(),
+            udp.lost(),
+            udp.sent(),
+        ),
+    );
     Ok(())
 }
 
-fn hint_what_to_try() {
+fn hint_what_to_try(report: &Report) {
+    let kafka = match report.kafka_records_acked {
+        Some(_) => {
+            "The lab stays up, and Kafka with it (brokers kafka-0, kafka-1, kafka-2, port 9092)."
+        }
+        None => "The lab stays up, without Kafka.",
+    };
     println!(
-        "\nThe lab stays up. Try:\n  cargo xtask lab status\n  cargo xtask lab exec kafka-0 -- ping -c 3 \
-         kafka-2\n  cargo xtask lab exec audit-0 -- ping -c 1 kafka-0    # denied by policy\n  cargo \
-         xtask lab down"
+        "\n{kafka} Try:\n  \
+         cargo xtask lab status\n  \
+         cargo xtask lab exec kafka-0 -- ping -c 3 kafka-2\n  \
+         cargo xtask lab exec audit-0 -- ping -c 1 -W 1 kafka-0    # no rule allows it: no answer\n  \
+         cargo xtask lab down"
     );
 }
 
@@ -316,7 +408,10 @@ fn verdict(report: &Report) {
             "everything that ran held; skipped: {}",
             report.skipped.join(", ")
         ),
-        _ => format!("{} faults", report.faults.len()),
+        _ => format!(
+            "NOT GOOD, {} of the promises did not hold",
+            report.faults.len()
+        ),
     };
     println!("\nVERDICT after {:.0} s: {verdict}", report.seconds);
 }

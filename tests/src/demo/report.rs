@@ -1,15 +1,19 @@
 //! The figures of a demo, as people and programs read them.
 
-use std::path::Path;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
+use crate::json_file::JsonFile;
 use crate::throughput::Comparison;
 
 /// Every figure; `None` where its act was skipped or did not get that far. Units are in the names.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
+    /// Where it is kept after every act, so that an ended run leaves what it found out.
+    #[serde(skip)]
+    pub file: Option<JsonFile>,
+    /// False in what a run that was ended leaves.
+    pub finished: bool,
     pub lab_up_seconds: Option<f64>,
     pub kafka_formation_seconds: Option<f64>,
     pub kafka_records_acked: Option<u64>,
@@ -50,8 +54,9 @@ pub(super) const KAFKA_RECORDS: u64 = 20_000;
 
 impl Report {
     /// Adds a sentence for every figure that is not as promised. Figures of skipped acts are not
-    /// judged.
+    /// judged, nor those that are missing because of a fault that is named already.
     pub fn judge(&mut self) {
+        let broke_off = !self.faults.is_empty();
         let promises: [Promise; 8] = [
             (
                 "kafka_records_acked",
@@ -105,7 +110,7 @@ impl Report {
                     self.faults
                         .push(format!("{name} is {figure}, expected {expected}"));
                 }
-                None if without_kafka && name.starts_with("kafka") => {}
+                None if broke_off || without_kafka && name.starts_with("kafka") => {}
                 None => self.faults.push(format!("{name} was not measured")),
             }
         }
@@ -120,10 +125,9 @@ impl Report {
         }
     }
 
-    pub fn write_json(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)?;
-        std::fs::write(path, text + "\n")
-            .with_context(|| format!("cannot write the figures to {}", path.display()))
+    /// Writes what there is so far, if anybody wants it.
+    pub fn keep(&self) -> Result<()> {
+        self.file.as_ref().map_or(Ok(()), |file| file.write(self))
     }
 }
 
@@ -177,6 +181,21 @@ mod tests {
         };
         report.judge();
         assert_eq!(report.faults, ["connections_reset was not measured"]);
+    }
+
+    #[test]
+    fn a_run_that_broke_off_names_its_one_fault_and_what_is_wrong_already() {
+        let mut report = Report {
+            denied_cells_wrong: Some(2),
+            connections_reset: None,
+            faults: vec!["the lab fell over".into()],
+            ..good()
+        };
+        report.judge();
+        assert_eq!(
+            report.faults,
+            ["the lab fell over", "denied_cells_wrong is 2, expected 0"]
+        );
     }
 
     #[test]

@@ -47,4 +47,10 @@ impl Screen {
     pub(super) fn result(&self, text: &str) {
         println!("[{:5.1} s]  => {text}", self.seconds());
     }
+
+    /// As [`Screen::result`], and whether it is what was promised.
+    pub(super) fn judged(&self, is_good: bool, text: &str) {
+        let verdict = if is_good { "good" } else { "NOT GOOD" };
+        self.result(&format!("{text}: {verdict}"));
+    }
 }
