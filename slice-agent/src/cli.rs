@@ -22,7 +22,8 @@ pub enum Command {
     /// Works offline and as any user, on any machine: what depends on the host (interfaces, its
     /// addresses and networks) is checked by `plan` and `agent`. Exit code 0 when all is well.
     Check(CheckArguments),
-    /// Prints what `agent` would change on this host, and changes nothing.
+    /// Prints what `agent` would change on this host, and changes nothing. Exit code 3 when a pod is
+    /// not served because its interface is missing.
     Plan(PlanArguments),
     /// Removes every program, map, device, rule and route of ours from this host.
     Uninstall(UninstallArguments),

@@ -20,7 +20,7 @@ use slice_agent::{capability, http, logging, plan, reference};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // `eprintln!` would end in a panic when nobody reads; the exit code says it as well.
             let _unread = writeln!(std::io::stderr(), "slice-agent: {error:#}");
@@ -29,11 +29,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+/// `plan` is complete only with every pod in it.
+const SOME_PODS_LEFT_OUT: u8 = 3;
+
+fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Plan(arguments) => return runtime()?.block_on(print_plan(arguments)),
         Command::Agent(arguments) => run_agent(arguments),
         Command::Check(arguments) => check(&arguments.config.path),
-        Command::Plan(arguments) => runtime()?.block_on(print_plan(arguments)),
         Command::Uninstall(arguments) => {
             logging::start(logging::Format::Text, false);
             let (bpffs, state_dir) = (arguments.bpffs.path, arguments.state_dir.path);
@@ -45,6 +48,7 @@ fn run(command: Command) -> Result<()> {
             ReferencePage::Metrics => names::reference(),
         }),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 fn run_agent(arguments: AgentArguments) -> Result<()> {
@@ -88,7 +92,7 @@ fn check(path: &Path) -> Result<()> {
 }
 
 /// Reads everything and changes nothing; works where nothing is installed yet.
-async fn print_plan(arguments: PlanArguments) -> Result<()> {
+async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
     capability::check_capabilities()?;
     let path = &arguments.config.path;
     let configuration = refuse(path, config::read(path))?;
@@ -98,14 +102,24 @@ async fn print_plan(arguments: PlanArguments) -> Result<()> {
     let observed = observe::node_image(&netlink, &pins, programs::Mechanism::probe()).await?;
     host::remember(&mut facts, &host::known_in(&observed));
     let (wanted, names) = refuse(path, config::wanted(&configuration, &facts))?;
-    for (_, missing) in model::missing_interfaces(&configuration, &facts) {
-        let _unread = writeln!(std::io::stderr(), "not planned: {missing}");
-    }
+    let missing = model::missing_interfaces(&configuration, &facts);
     let changes = plan::plan(&observed, &wanted, &names);
-    if changes.is_empty() {
-        return print("Nothing to change: this host is as the configuration wants it.\n");
+    let mut text = match (changes.is_empty(), missing.is_empty()) {
+        (false, _) => plan::render(&changes),
+        (true, true) => {
+            "Nothing to change: this host is as the configuration wants it.\n".to_owned()
+        }
+        (true, false) => "Nothing to change for the pods that are here.\n".to_owned(),
+    };
+    // Last, where it is read: the rest may be long.
+    for (pod, error) in &missing {
+        text.push_str(&format!("NOT SERVED: pod {}: {error}\n", pod.name));
     }
-    print(&plan::render(&changes))
+    print(&text)?;
+    Ok(match missing.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(SOME_PODS_LEFT_OUT),
+    })
 }
 
 fn refuse<T>(path: &Path, result: Result<T, Vec<ConfigError>>) -> Result<T> {

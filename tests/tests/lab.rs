@@ -394,7 +394,10 @@ fn a_kept_lab_is_shown_entered_degraded_and_removed_from_the_command_line() {
         Some(7)
     );
     let stranger = run(&["exec", "nobody", "--", "true"]);
-    assert!(stranger.1.contains("no pod \"nobody\""), "{stranger:?}");
+    assert!(
+        stranger.1.contains("no pod or node \"nobody\""),
+        "{stranger:?}"
+    );
     let degraded = run(&[
         "degrade", "--from", "east", "--to", "west", "--delay", "80ms",
     ])

@@ -211,10 +211,11 @@ impl Node {
         command.output().unwrap()
     }
 
-    /// What `slice-agent plan` prints.
+    /// What `slice-agent plan` prints, also if it names pods that are not served.
     pub(crate) fn plan(&self) -> String {
         let output = self.run("plan");
-        assert!(output.status.success(), "{}", text(&output));
+        let is_planned = matches!(output.status.code(), Some(0 | 3));
+        assert!(is_planned, "{}", text(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 

@@ -160,6 +160,15 @@ pub fn run(lab: &Lab, cells: &[Cell], progress: impl Fn(usize) + Sync) -> Result
 /// A stranger and one of its addresses.
 type Lane = (&'static str, Ipv4Addr);
 
+impl Cell {
+    /// How much it tells as an example: between clusters, and to Kafka, more.
+    fn tells(&self) -> (bool, bool, bool) {
+        let crosses = self.from.node().cluster != self.to.node().cluster;
+        let to_kafka = self.to.name.starts_with("kafka") && self.port == PORTS[0];
+        (to_kafka, crosses, !self.from.name.starts_with("kafka"))
+    }
+}
+
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [from, to] = [self.from, self.to].map(|pod| {
@@ -190,11 +199,11 @@ impl Matrix {
             Expected::Unreachable => self.stopped_by.entry(GUARD_ROUTE.to_owned()).or_default(),
         };
         group.cells += 1;
-        let crosses = cell.from.node().cluster != cell.to.node().cluster;
-        let known = group.example.as_ref();
-        let known_crosses = known.is_some_and(|it| it.from.node().cluster != it.to.node().cluster);
-        // An example from one cluster to another tells more.
-        if known.is_none() || (crosses && !known_crosses) {
+        if group
+            .example
+            .as_ref()
+            .is_none_or(|it| it.tells() < cell.tells())
+        {
             group.example = Some(cell);
         }
     }

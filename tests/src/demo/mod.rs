@@ -88,31 +88,33 @@ pub fn run(args: &DemoArgs) -> Result<u8> {
     if let Some(missing) = debian::missing_program(PROGRAMS) {
         bail!("the demo cannot run: {missing}");
     }
-    let screen = Screen::new();
-    let played = play(args, &screen, &mut report);
+    let lab = Lab::up(&LabOptions {
+        lock_wait: Duration::from_secs(args.wait),
+        ..LabOptions::default()
+    });
+    if let Err(error) = &lab {
+        report.faults.push(format!("{error:#}"));
+        report.finished = true;
+        report.keep()?;
+    }
+    let lab = lab?;
+    let screen = Screen::since(lab.began());
+    let played = play(lab, args, &screen, &mut report);
     if let Err(error) = &played {
         report.faults.push(format!("{error:#}"));
     }
     report.judge();
     report.seconds = screen.seconds();
     report.finished = true;
-    report.keep()?;
-    let is_whole = played.is_ok();
-    if report.lab_up_seconds.is_none() {
-        played?;
-    }
     verdict(&report);
-    if args.keep && is_whole {
+    if args.keep && played.is_ok() {
         hint_what_to_try(&report);
     }
+    report.keep()?;
     Ok(report.exit_code())
 }
 
-fn play(args: &DemoArgs, screen: &Screen, report: &mut Report) -> Result<()> {
-    let lab = Lab::up(&LabOptions {
-        lock_wait: Duration::from_secs(args.wait),
-        ..LabOptions::default()
-    })?;
+fn play(lab: Lab, args: &DemoArgs, screen: &Screen, report: &mut Report) -> Result<()> {
     let played = play_in(&lab, args, screen, report);
     if args.keep && played.is_ok() {
         return lab.leave_running();
@@ -234,12 +236,12 @@ fn try_everybody(lab: &Lab, screen: &Screen, report: &mut Report) -> Result<()> 
     screen.judged(
         matrix.surprises.is_empty(),
         &format!(
-            "{} connections are allowed, {} of them failed; {} are not, {} of them went wrong: they \
-             connected, or the kernel counted another reason",
+            "{} of {} allowed connections stood, and {} of {} others were refused for the reason that \
+             they should be",
+            matrix.allowed - matrix.allowed_wrong(),
             matrix.allowed,
-            matrix.allowed_wrong(),
+            matrix.denied - matrix.denied_wrong(),
             matrix.denied,
-            matrix.denied_wrong(),
         ),
     );
     Ok(())
@@ -301,17 +303,18 @@ fn measure_cost(lab: &Lab, screen: &Screen, report: &mut Report) -> Result<()> {
     ));
     report.stream_gso_ratio_vs_plain = Some(stream.ratio);
     report.redis_ratio_vs_plain = Some(redis.ratio);
+    screen.step(
+        "1.00 of plain routing is as fast as without a slice; in brackets, the slowest and the fastest \
+         round",
+    );
+    if spread(&stream).max(spread(&redis)) > WIDE_SPREAD {
+        screen.step(
+            "the rounds differ a lot, so something else uses this machine: measure again when it is idle",
+        );
+    }
     screen.result(&format!(
-        "the slice adds {:.2} ms to a round trip; the stream runs at {}, redis at {}. 1.00 is as fast \
-         as without a slice; in brackets the slowest and the fastest of the rounds{}",
+        "the slice adds {:.2} ms to a round trip; the stream runs at {stream}, redis at {redis}",
         slice.avg_ms - plain.avg_ms,
-        stream,
-        redis,
-        match spread(&stream).max(spread(&redis)) {
-            ..WIDE_SPREAD => "",
-            _ => ". They differ so much that something else uses this machine: measure again when it \
-                  is idle",
-        }
     ));
     report.stream_gso = Some(stream);
     report.redis = Some(redis);
@@ -343,14 +346,16 @@ fn kill_the_agents(
     report.tcp_bytes_verified_over_agent_kill = Some(tcp.bytes_verified);
     for direction in &udp.directions {
         screen.step(&format!(
-            "numbered UDP packets, {} to {}: {} sent, {} lost ({} of them only for want of room at \
-             the receiver), longest gap between two {:.0} ms",
+            "numbered UDP packets, {} to {}: {} sent, {} lost, longest gap between two {:.0} ms{}",
             direction.from,
             direction.to,
             direction.sent,
             direction.lost,
-            direction.receive_buffer_errors,
-            direction.longest_silence_ms
+            direction.longest_silence_ms,
+            match direction.receive_buffer_errors {
+                0 => String::new(),
+                late => format!("; {late} arrived, but the receiver was too slow to take them"),
+            }
         ));
     }
     screen.step(&format!(

@@ -9,10 +9,8 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new() -> Self {
-        Self {
-            started: Instant::now(),
-        }
+    pub(super) fn since(started: Instant) -> Self {
+        Self { started }
     }
 
     pub(super) fn seconds(&self) -> f64 {
@@ -51,6 +49,6 @@ impl Screen {
     /// As [`Screen::result`], and whether it is what was promised.
     pub(super) fn judged(&self, is_good: bool, text: &str) {
         let verdict = if is_good { "good" } else { "NOT GOOD" };
-        self.result(&format!("{text}: {verdict}"));
+        self.result(&format!("{verdict}: {text}"));
     }
 }

@@ -185,14 +185,17 @@ fn lock(dir: &Path) -> Result<File, InstallError> {
     take().map_err(|source| io_error(&path, source))
 }
 
-/// Fetches all jars into DIR/libs.
+/// Fetches all jars into DIR/libs, which gets its name only when all are there: a fetch that was
+/// interrupted leaves no half jar that is found wrong later.
 fn fetch(dir: &Path) -> Result<(), InstallError> {
     let pom = dir.join("pom.xml");
     write_owned(&pom, POM)?;
+    let (libs, partial) = (dir.join("libs"), dir.join("libs.partial"));
+    remove_folder(&partial)?;
     let output = run_as_owner_of(dir, Path::new("mvn"))
         .args(["--batch-mode", "--quiet", "dependency:copy-dependencies"])
         .arg("-DincludeScope=runtime")
-        .arg(format!("-DoutputDirectory={}", dir.join("libs").display()))
+        .arg(format!("-DoutputDirectory={}", partial.display()))
         .arg("--file")
         .arg(&pom)
         .stdin(Stdio::null())
@@ -202,7 +205,8 @@ fn fetch(dir: &Path) -> Result<(), InstallError> {
             _ => io_error(Path::new("mvn"), source),
         })?;
     if output.status.success() {
-        return Ok(());
+        remove_folder(&libs)?;
+        return fs::rename(&partial, &libs).map_err(|source| io_error(&partial, source));
     }
     let log = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
@@ -211,6 +215,13 @@ fn fetch(dir: &Path) -> Result<(), InstallError> {
         status: output.status.to_string(),
         log: lines[lines.len().saturating_sub(15)..].join("\n"),
     })
+}
+
+fn remove_folder(folder: &Path) -> Result<(), InstallError> {
+    match fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(io_error(folder, source)),
+        _ => Ok(()),
+    }
 }
 
 fn verify_jars(dir: &Path) -> Result<(), InstallError> {

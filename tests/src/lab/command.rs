@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::lab::inventory::{CLUSTERS, PODS, cluster_index};
+use crate::lab::inventory::{CLUSTERS, NODES, PODS, cluster_index, find_node, find_pod};
 use crate::lab::{Lab, LabOptions, Wan, agents};
 use crate::relay::{Settings, WanFlags};
 
@@ -80,7 +80,6 @@ impl UpArgs {
             true => None,
             false => Some(agents::binary(self.agents.as_deref())?),
         };
-        let started = Instant::now();
         let keep_on_failure = self.keep;
         let lock_wait = Duration::from_secs(self.wait);
         let lab = Lab::up(&LabOptions {
@@ -97,6 +96,7 @@ impl UpArgs {
             }
             return Err(error);
         }
+        let lab_seconds = lab.began().elapsed().as_secs_f64();
         lab.leave_running()?;
         let agents = match agent {
             Some(_) => "with an agent on every node",
@@ -107,7 +107,7 @@ impl UpArgs {
              Look at it:  cargo xtask lab status\n\
              Use it:      cargo xtask lab exec kafka-0 -- ping -c 3 kafka-1\n\
              Remove it:   cargo xtask lab down",
-            started.elapsed().as_secs_f64()
+            lab_seconds
         );
         Ok(0)
     }
@@ -121,12 +121,24 @@ impl ExecArgs {
             .command
             .split_first()
             .context("a command is required")?;
-        let mut command = match lab.node(&self.place) {
-            Ok(node) => node.netns.command(program),
-            Err(_) => lab.pod(&self.place)?.command(program),
+        let place = &self.place;
+        let mut command = match (find_node(place), find_pod(place)) {
+            (Some(_), _) => lab.node(place)?.netns.command(program),
+            (None, Some(_)) => lab.pod(place)?.command(program),
+            (None, None) => bail!(
+                "no pod or node {place:?} in the lab; there are the pods {} and the nodes {}",
+                PODS.map(|pod| pod.name).join(", "),
+                NODES.map(|node| node.name).join(", ")
+            ),
         };
         let error = command.args(arguments).exec();
-        Err(error).with_context(|| format!("cannot run `{}` in {}", program.display(), self.place))
+        if error.kind() == std::io::ErrorKind::NotFound {
+            bail!(
+                "there is no program `{}`: a pod has the programs of this machine",
+                program.display()
+            );
+        }
+        Err(error).with_context(|| format!("cannot run `{}` in {place}", program.display()))
     }
 }
 

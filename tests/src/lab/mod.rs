@@ -52,6 +52,8 @@ pub struct LabOptions {
 #[derive(Debug)]
 pub struct Lab {
     tool: Option<PathBuf>,
+    /// When its turn had come, or it was attached to.
+    began: Instant,
     /// Held by the owner; a lab that was attached to belongs to somebody else.
     lock: Option<LabLock>,
 }
@@ -93,9 +95,11 @@ impl Lab {
     pub fn up(options: &LabOptions) -> Result<Self> {
         check_prerequisites()?;
         let lock = take_turn(options.lock_wait)?;
+        let began = Instant::now();
         cleanup::remove_everything().context("remove what an earlier lab left")?;
         let lab = Self {
             tool: options.tool.clone(),
+            began,
             lock: Some(lock),
         };
         if let Err(error) = lab.build(&options.wan) {
@@ -113,6 +117,7 @@ impl Lab {
         match State::load()? {
             Some(state) if state.ready => Ok(Self {
                 tool: None,
+                began: Instant::now(),
                 lock: None,
             }),
             Some(_) => {
@@ -170,6 +175,11 @@ impl Lab {
         state.save()?;
         self.lock = None;
         Ok(())
+    }
+
+    /// When building it began: after the wait for its turn.
+    pub fn began(&self) -> Instant {
+        self.began
     }
 
     /// A pod by its name.
