@@ -313,7 +313,7 @@ fn measure_cost(lab: &Lab, screen: &Screen, report: &mut Report) -> Result<()> {
         );
     }
     screen.result(&format!(
-        "the slice adds {:.2} ms to a round trip; the stream runs at {stream}, redis at {redis}",
+        "through the slice a round trip takes {:+.2} ms, the stream runs at {stream}, redis at {redis}",
         slice.avg_ms - plain.avg_ms,
     ));
     report.stream_gso = Some(stream);

@@ -146,7 +146,9 @@ impl Lab {
             return Ok("nothing was made".to_owned());
         }
         let Ok(_lock) = LabLock::take(Duration::ZERO) else {
-            return Ok("somebody else has the lab now, nothing of ours is left".to_owned());
+            return Ok(
+                "another process has the lab by now, and removed what was left of ours".to_owned(),
+            );
         };
         // A state file that cannot be read is nobody's lab.
         if let Ok(Some(state)) = State::load()
