@@ -26,7 +26,7 @@ use crate::throughput::Comparison;
 use kafka::{Prepared, Stretched};
 use matrix::Group;
 use report::KAFKA_RECORDS;
-use screen::Screen;
+use screen::{Screen, hint_what_to_try, verdict};
 
 const WAN_ONE_WAY_DELAY: Duration = Duration::from_millis(10);
 const AGENTS_DEAD_FOR: Duration = Duration::from_secs(10);
@@ -385,38 +385,4 @@ fn kill_the_agents(
         ),
     );
     Ok(())
-}
-
-fn hint_what_to_try(report: &Report) {
-    let kafka = match report.kafka_records_acked {
-        Some(_) => {
-            "The lab stays up, and Kafka with it (brokers kafka-0, kafka-1, kafka-2, port 9092)."
-        }
-        None => "The lab stays up, without Kafka.",
-    };
-    println!(
-        "\n{kafka} Try:\n  \
-         cargo xtask lab status\n  \
-         cargo xtask lab exec kafka-0 -- ping -c 3 kafka-2\n  \
-         cargo xtask lab exec audit-0 -- ping -c 1 -W 1 kafka-0    # no rule allows it: no answer\n  \
-         cargo xtask lab down"
-    );
-}
-
-fn verdict(report: &Report) {
-    for fault in &report.faults {
-        println!("FAULT: {fault}");
-    }
-    let verdict = match report.exit_code() {
-        0 => "everything held".to_owned(),
-        3 => format!(
-            "everything that ran held; skipped: {}",
-            report.skipped.join(", ")
-        ),
-        _ => format!(
-            "NOT GOOD, {} of the promises did not hold",
-            report.faults.len()
-        ),
-    };
-    println!("\nVERDICT after {:.0} s: {verdict}", report.seconds);
 }

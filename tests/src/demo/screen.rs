@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
+use super::Report;
+
 /// Prints acts and figures, with the time since the start.
 pub(super) struct Screen {
     started: Instant,
@@ -51,4 +53,38 @@ impl Screen {
         let verdict = if is_good { "good" } else { "NOT GOOD" };
         self.result(&format!("{verdict}: {text}"));
     }
+}
+
+pub(super) fn hint_what_to_try(report: &Report) {
+    let kafka = match report.kafka_records_acked {
+        Some(_) => {
+            "The lab stays up, and Kafka with it (brokers kafka-0, kafka-1, kafka-2, port 9092)."
+        }
+        None => "The lab stays up, without Kafka.",
+    };
+    println!(
+        "\n{kafka} Try:\n  \
+         cargo xtask lab status\n  \
+         cargo xtask lab exec kafka-0 -- ping -c 3 kafka-2\n  \
+         cargo xtask lab exec audit-0 -- ping -c 1 -W 1 kafka-0    # no rule allows it: no answer\n  \
+         cargo xtask lab down"
+    );
+}
+
+pub(super) fn verdict(report: &Report) {
+    for fault in &report.faults {
+        println!("FAULT: {fault}");
+    }
+    let verdict = match report.exit_code() {
+        0 => "everything held".to_owned(),
+        3 => format!(
+            "everything that ran held; skipped: {}",
+            report.skipped.join(", ")
+        ),
+        _ => format!(
+            "NOT GOOD, {} of the promises did not hold",
+            report.faults.len()
+        ),
+    };
+    println!("\nVERDICT after {:.0} s: {verdict}", report.seconds);
 }

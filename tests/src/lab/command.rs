@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::lab::inventory::{CLUSTERS, NODES, PODS, cluster_index, find_node, find_pod};
 use crate::lab::{Lab, LabOptions, Wan, agents};
@@ -162,6 +163,9 @@ impl DegradeArgs {
 /// Prints what runs in the lab.
 pub fn status() -> Result<u8> {
     let lab = Lab::attach()?;
+    // A reader that went away (`| head`) ends this without a word.
+    // SAFETY: no handler of ours is involved.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     println!("WAN: {}", lab.describe_wan()?);
     println!("\n{:<8} {:<7} {:<13} AGENT", "NODE", "CLUSTER", "UNDERLAY");
     for node in lab.nodes()? {
