@@ -56,17 +56,20 @@ impl Screen {
 }
 
 pub(super) fn hint_what_to_try(report: &Report) {
-    let kafka = match report.kafka_records_acked {
-        Some(_) => {
-            "The lab stays up, and Kafka with it (brokers kafka-0, kafka-1, kafka-2, port 9092)."
-        }
-        None => "The lab stays up, without Kafka.",
+    let (kafka, read_again) = match report.kafka_records_acked {
+        Some(_) => (
+            "The lab stays up, and Kafka with it (brokers kafka-0, kafka-1, kafka-2, port 9092).",
+            "cargo xtask lab exec analytics-1 -- target/release/slice-lab kafka-consume --bootstrap \
+             kafka-2:9092 --topic orders-1 --run 1    # reads all records again\n  ",
+        ),
+        None => ("The lab stays up, without Kafka.", ""),
     };
     println!(
         "\n{kafka} Try:\n  \
          cargo xtask lab status\n  \
          cargo xtask lab exec kafka-0 -- ping -c 3 kafka-2\n  \
          cargo xtask lab exec audit-0 -- ping -c 1 -W 1 kafka-0    # no rule allows it: no answer\n  \
+         {read_again}\
          cargo xtask lab down"
     );
 }
