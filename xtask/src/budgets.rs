@@ -1,7 +1,7 @@
 //! `cargo xtask budgets`: what each program may cost, in a file that is part of the repository.
 //!
-//! Instructions in the object and stack are read from the object; verified instructions come from
-//! the 6.12 machine of the kernel matrix. All depend on the compiler's LLVM, so the file says which
+//! Instructions in the object and stack are read from the object; verified instructions, and those that
+//! run for a packet (program and kernel), come from the 6.12 machine of the kernel matrix. All depend on the compiler's LLVM, so the file says which
 //! one they were measured with, and only that one is held to them.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{build::Built, build::object_check::ObjectReport, shell};
+use crate::{build::Built, build::object_check::ObjectReport, shell, vm::KernelReport};
 
 /// The kernel series whose verifier is the gate.
 pub(crate) const VERIFIED_SERIES: &str = "6.12";
@@ -23,6 +23,9 @@ pub(crate) struct Budgets {
     llvm: String,
     #[serde(default)]
     programs: BTreeMap<String, Budget>,
+    /// Instructions that run for one packet, by case (`tests/src/testrun/cost.rs`).
+    #[serde(default)]
+    executed_instructions: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -36,8 +39,21 @@ struct Budget {
 
 /// What one run of the gate's kernel found, kept for `--update`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Measured {
+pub(crate) struct Measured {
+    /// By program.
     verified_instructions: BTreeMap<String, u64>,
+    /// By case.
+    #[serde(default)]
+    executed_instructions: BTreeMap<String, u64>,
+}
+
+impl Measured {
+    pub(crate) fn of(report: &KernelReport) -> Self {
+        Self {
+            verified_instructions: report.verified_instructions.clone(),
+            executed_instructions: report.executed_instructions.clone(),
+        }
+    }
 }
 
 /// Writes the committed file anew from the object and from the last machine's figures, where there
@@ -49,11 +65,7 @@ pub(crate) fn update(built: &Built) -> Result<()> {
         Ok(text) => serde_json::from_str(&text).context("target/vm/verified.json is damaged")?,
         Err(_) => Measured::default(),
     };
-    budgets.replace(
-        &built.report,
-        &built.llvm_version,
-        &measured.verified_instructions,
-    );
+    budgets.replace(&built.report, &built.llvm_version, &measured);
     fs::write(file(), budgets.render()).with_context(|| format!("cannot write {:?}", file()))?;
     eprintln!("budgets: wrote {}", file().display());
     for (program, _) in budgets
@@ -80,14 +92,10 @@ pub(crate) fn check_object(built: &Built) -> Result<Vec<String>> {
     Ok(budgets.compare_object(&built.report))
 }
 
-/// Keeps the verified instructions (by program) of a machine of series [`VERIFIED_SERIES`] for
-/// `budgets --update`.
+/// Keeps what a machine of series [`VERIFIED_SERIES`] measured for `budgets --update`.
 /// # Errors  when the file below the target folder cannot be written.
-pub(crate) fn keep_verified(verified_instructions: &BTreeMap<String, u64>) -> Result<()> {
-    let measured = Measured {
-        verified_instructions: verified_instructions.clone(),
-    };
-    let text = serde_json::to_string_pretty(&measured).context("cannot encode the figures")?;
+pub(crate) fn keep(measured: &Measured) -> Result<()> {
+    let text = serde_json::to_string_pretty(measured).context("cannot encode the figures")?;
     let kept = measured_file();
     if let Some(folder) = kept.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {folder:?}"))?;
@@ -95,18 +103,17 @@ pub(crate) fn keep_verified(verified_instructions: &BTreeMap<String, u64>) -> Re
     fs::write(&kept, text).with_context(|| format!("cannot write {}", kept.display()))
 }
 
-/// Compares the verified instructions (by program) of a machine of series [`VERIFIED_SERIES`] with
-/// the committed file. Returns one sentence for each program over budget or without one.
+/// Compares what a machine of series [`VERIFIED_SERIES`] measured with the committed file. Returns one
+/// sentence for each program and case over budget or without one.
 /// # Errors  when the file cannot be read.
-pub(crate) fn check_verified(
-    verified_instructions: &BTreeMap<String, u64>,
-    llvm_version: &str,
-) -> Result<Vec<String>> {
+pub(crate) fn check_measured(measured: &Measured, llvm_version: &str) -> Result<Vec<String>> {
     let budgets = load()?;
     if !budgets.holds_for(llvm_version) {
         return Ok(Vec::new());
     }
-    Ok(budgets.compare_verified(verified_instructions))
+    let mut findings = budgets.compare_verified(&measured.verified_instructions);
+    findings.extend(budgets.compare_executed(&measured.executed_instructions));
+    Ok(findings)
 }
 
 fn load() -> Result<Budgets> {
@@ -184,25 +191,41 @@ impl Budgets {
         findings
     }
 
-    fn replace(
-        &mut self,
-        report: &ObjectReport,
-        llvm_version: &str,
-        verified_instructions: &BTreeMap<String, u64>,
-    ) {
+    fn compare_executed(&self, executed_instructions: &BTreeMap<String, u64>) -> Vec<String> {
+        let mut findings = Vec::new();
+        for (case, &measured) in executed_instructions {
+            match self.executed_instructions.get(case) {
+                Some(&allowed) => {
+                    findings.extend(over(case, "executed instructions", measured, allowed));
+                }
+                None => findings.push(without_budget(case)),
+            }
+        }
+        findings
+    }
+
+    fn replace(&mut self, report: &ObjectReport, llvm_version: &str, measured: &Measured) {
         llvm_version.clone_into(&mut self.llvm);
         let old = std::mem::take(&mut self.programs);
         for (program, figures) in &report.programs {
-            let verified = verified_instructions.get(program).copied().or_else(|| {
-                old.get(program)
-                    .and_then(|budget| budget.verified_instructions)
-            });
+            let verified = measured
+                .verified_instructions
+                .get(program)
+                .copied()
+                .or_else(|| {
+                    old.get(program)
+                        .and_then(|budget| budget.verified_instructions)
+                });
             let budget = Budget {
                 object_instructions: figures.object_instructions.into(),
                 stack_bytes: figures.stack_bytes.into(),
                 verified_instructions: verified,
             };
             self.programs.insert(program.clone(), budget);
+        }
+        if !measured.executed_instructions.is_empty() {
+            self.executed_instructions
+                .clone_from(&measured.executed_instructions);
         }
     }
 
@@ -224,6 +247,14 @@ impl Budgets {
                 let _ = writeln!(text, "verified_instructions = {verified}");
             }
         }
+        let _ = write!(
+            text,
+            "\n# Run for one packet on Linux {VERIFIED_SERIES}, by program and kernel.\n\
+             [executed_instructions]\n"
+        );
+        for (case, executed) in &self.executed_instructions {
+            let _ = writeln!(text, "{case} = {executed}");
+        }
         text
     }
 }
@@ -233,11 +264,11 @@ const REMEDY: &str = "if that is meant, run `cargo xtask budgets --update` and c
 fn over(program: &str, what: &str, measured: u64, allowed: u64) -> Option<String> {
     let limit = allowed + allowed * TOLERANCE_PERCENT / 100;
     (measured > limit)
-        .then(|| format!("program {program}: {measured} {what}, the budget is {allowed}; {REMEDY}"))
+        .then(|| format!("{program}: {measured} {what}, the budget is {allowed}; {REMEDY}"))
 }
 
 fn without_budget(program: &str) -> String {
-    format!("program {program} has no budget; {REMEDY}")
+    format!("{program} has no budget; {REMEDY}")
 }
 
 #[cfg(test)]
@@ -257,8 +288,11 @@ mod tests {
 
     fn budgets_of_1000_instructions() -> Budgets {
         let mut budgets = Budgets::default();
-        let verified = BTreeMap::from([("pod_egress".to_owned(), 5000)]);
-        budgets.replace(&report(1000, 64), "22.1.2", &verified);
+        let measured = Measured {
+            verified_instructions: BTreeMap::from([("pod_egress".to_owned(), 5000)]),
+            executed_instructions: BTreeMap::from([("pod_egress_hit".to_owned(), 500)]),
+        };
+        budgets.replace(&report(1000, 64), "22.1.2", &measured);
         budgets
     }
 
@@ -309,10 +343,23 @@ mod tests {
     }
 
     #[test]
+    fn instructions_of_a_packet_are_held_to_the_same_tolerance() {
+        let budgets = budgets_of_1000_instructions();
+        let measured = |case: &str, count| BTreeMap::from([(case.to_owned(), count)]);
+
+        let within = budgets.compare_executed(&measured("pod_egress_hit", 510));
+        assert_eq!(within, Vec::<String>::new());
+        let over = budgets.compare_executed(&measured("pod_egress_hit", 511));
+        assert!(over[0].contains("pod_egress_hit: 511 executed instructions, the budget is 500"));
+        let unknown = budgets.compare_executed(&measured("pod_egress_miss", 1));
+        assert!(unknown[0].contains("pod_egress_miss has no budget"));
+    }
+
+    #[test]
     fn a_rewritten_file_reads_as_what_was_written_and_keeps_verified_figures() {
         let mut budgets = budgets_of_1000_instructions();
 
-        budgets.replace(&report(900, 32), "22.1.4", &BTreeMap::new());
+        budgets.replace(&report(900, 32), "22.1.4", &Measured::default());
 
         let read: Budgets = toml::from_str(&budgets.render()).unwrap();
         assert_eq!(read, budgets);

@@ -11,7 +11,7 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use serde_json::{Value, json};
-use slice_tests::testrun::{World, attach, in_own_network, run_scene, scenes};
+use slice_tests::testrun::{World, attach, cost, in_own_network, run_scene, scenes};
 
 const OBJECT: &str = "/slice-ebpf.o";
 const MODULES: &str = "/modules";
@@ -89,6 +89,11 @@ fn examine(results: &mut Results) -> Result<()> {
                 .map(|error| format!("{error:#}"));
             results.failures += usize::from(failure.is_some());
             results.write(json!({"event": "test", "name": scene.name, "failure": failure}))?;
+        }
+        for case in cost::CASES {
+            let shortest = cost::shortest(&mut world, &case)?;
+            let ns = u64::try_from(shortest.as_nanos())?;
+            results.write(json!({"event": "time", "name": case.name, "ns": ns}))?;
         }
         let attachment = attach(&mut world)?;
         results.write(json!({"event": "attach", "by": attachment.name()}))

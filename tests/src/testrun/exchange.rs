@@ -1,6 +1,7 @@
 //! One packet through one program, and everything that came of it.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aya::programs::SchedClassifier;
@@ -163,6 +164,7 @@ struct Outcome {
     priority: u32,
     change: Change,
     late_replies: Vec<ReplyKey>,
+    took: Duration,
 }
 
 impl Sent<'_> {
@@ -248,6 +250,19 @@ impl Sent<'_> {
         Ok(frame)
     }
 
+    /// Runs the program and returns how long it took; the packet must be handed on.
+    pub fn time(self) -> Result<Duration> {
+        let outcome = self.run()?;
+        let took = outcome.took;
+        if outcome.code != REDIRECT {
+            self.judge(format!(
+                "expected a redirect, found {}\n",
+                name_of(outcome.code)
+            ))?;
+        }
+        Ok(took)
+    }
+
     /// What goes into the tunnel is marked, the guard takes that mark off, and nothing else changes any.
     fn mark_afterwards(&self, outcome: &Outcome) -> u32 {
         let longer_by = outcome.frame.len().saturating_sub(self.frame.len());
@@ -316,6 +331,7 @@ impl Sent<'_> {
             priority: word(&context_out, PRIORITY_OFFSET),
             change,
             late_replies,
+            took: result.duration,
         })
     }
 

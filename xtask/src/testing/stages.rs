@@ -149,9 +149,9 @@ fn kernel_matrix(context: &Context) -> Result<Outcome> {
         };
         outcome.add(&format!("kernel {}", report.series), totals);
         if report.series == budgets::VERIFIED_SERIES {
-            budgets::keep_verified(&report.verified_instructions)?;
-            let verified = &report.verified_instructions;
-            let findings = budgets::check_verified(verified, &built.llvm_version)?;
+            let measured = budgets::Measured::of(&report);
+            budgets::keep(&measured)?;
+            let findings = budgets::check_measured(&measured, &built.llvm_version)?;
             outcome.merge(Outcome::of_findings(findings));
         }
     }

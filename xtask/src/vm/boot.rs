@@ -13,6 +13,9 @@ use anyhow::{Context, Result};
 use super::{kernel::Kernel, report::KernelReport};
 use crate::shell;
 
+/// `-icount shift=1`: each instruction takes two nanoseconds.
+const NS_PER_INSTRUCTION: u64 = 2;
+
 /// A machine and where its files go.
 pub(super) struct Machine<'a> {
     pub(super) kernel: &'a Kernel,
@@ -43,7 +46,8 @@ impl Machine<'_> {
             .context("cannot start qemu")?;
         let ended = wait(&mut child, limit)?;
         let seconds = started.elapsed().as_secs_f64();
-        let mut report = KernelReport::new(self.kernel, seconds);
+        let ns_per_instruction = self.icount.then_some(NS_PER_INSTRUCTION);
+        let mut report = KernelReport::new(self.kernel, seconds, ns_per_instruction);
         let text =
             fs::read(&results).with_context(|| format!("cannot read {}", results.display()))?;
         report.read(&String::from_utf8_lossy(&text));

@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for report in &reports {
         println!("{report}");
         if report.series == budgets::VERIFIED_SERIES && arguments.ebpf_object.is_none() {
-            budgets::keep_verified(&report.verified_instructions)?;
+            budgets::keep(&budgets::Measured::of(report))?;
         }
     }
     if let Some(file) = &arguments.json {
@@ -154,7 +154,8 @@ fn boot_one(kernel: &kernel::Kernel, object: &Path, icount: bool) -> Result<Kern
         kernel,
         image: &image,
         folder: &folder,
-        icount,
+        // The budgets' kernel counts instructions, which is the same as time there.
+        icount: icount || kernel.series == budgets::VERIFIED_SERIES,
     };
     machine.run(Duration::from_secs(300))
 }

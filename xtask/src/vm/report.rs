@@ -20,6 +20,8 @@ pub(crate) struct KernelReport {
     pub(crate) seconds: f64,
     /// Instructions the verifier walked through, by program.
     pub(crate) verified_instructions: BTreeMap<String, u64>,
+    /// Instructions that ran for a packet, by case; only where time follows instructions.
+    pub(crate) executed_instructions: BTreeMap<String, u64>,
     /// `tcx` or `clsact`.
     pub(crate) attached_by: Option<String>,
     pub(crate) passed: Vec<String>,
@@ -29,6 +31,9 @@ pub(crate) struct KernelReport {
     pub(crate) errors: Vec<String>,
     #[serde(skip)]
     console_tail: Vec<String>,
+    /// Guest nanoseconds for an instruction, where time follows instructions.
+    #[serde(skip)]
+    ns_per_instruction: Option<u64>,
 }
 
 /// The lines that the guest writes.
@@ -50,6 +55,11 @@ enum Line {
         name: String,
         failure: Option<String>,
     },
+    /// The shortest run of a program for one packet.
+    Time {
+        name: String,
+        ns: u64,
+    },
     Error {
         message: String,
     },
@@ -58,8 +68,9 @@ enum Line {
 const VERDICT: &str = "RESULT: ";
 
 impl KernelReport {
-    pub(super) fn new(kernel: &Kernel, seconds: f64) -> Self {
+    pub(super) fn new(kernel: &Kernel, seconds: f64, ns_per_instruction: Option<u64>) -> Self {
         Self {
+            ns_per_instruction,
             series: kernel.series.clone(),
             release: kernel.release.clone(),
             is_substitute: kernel.is_substitute,
@@ -139,6 +150,12 @@ impl KernelReport {
                 name,
                 failure: Some(failure),
             }) => self.failed.push((name, failure)),
+            Ok(Line::Time { name, ns }) => {
+                if let Some(ns_per_instruction) = self.ns_per_instruction {
+                    self.executed_instructions
+                        .insert(name, ns / ns_per_instruction);
+                }
+            }
             Ok(Line::Error { message }) => self.fail(message),
             Err(error) => self.fail(format!("damaged result line ({error}): {line}")),
         }
@@ -165,6 +182,9 @@ impl fmt::Display for KernelReport {
         )?;
         for (program, instructions) in &self.verified_instructions {
             writeln!(f, "  {program:<18} {instructions:>7} verified instructions")?;
+        }
+        for (case, instructions) in &self.executed_instructions {
+            writeln!(f, "  {case:<21} {instructions:>4} executed instructions")?;
         }
         for error in &self.errors {
             writeln!(f, "  error: {error}")?;

@@ -89,7 +89,7 @@ const POD_SIDE: Mac = KAFKA_0.mac;
 const HOST_SIDE: Mac = [0x0a, 0, 0, 0xff, 0, 0];
 
 /// A frame as a pod sends it to its host.
-fn from_pod(packet: &Ipv4) -> Vec<u8> {
+pub(super) fn from_pod(packet: &Ipv4) -> Vec<u8> {
     packet.frame(HOST_SIDE, POD_SIDE)
 }
 
@@ -99,7 +99,7 @@ fn to_pod(pod: &Pod, packet: &Ipv4) -> Vec<u8> {
 }
 
 /// A frame as the router hands it to this node.
-fn on_wire(tunnel: &Vxlan) -> Vec<u8> {
+pub(super) fn on_wire(tunnel: &Vxlan) -> Vec<u8> {
     tunnel.frame(NIC_MAC, ROUTER_MAC)
 }
 
@@ -122,7 +122,7 @@ fn tunnel_out(
 }
 
 /// A tunnel packet as a peer sends it.
-fn tunnel_in(from: Node, slice: u32, class: u8, inner: &Ipv4) -> Vxlan {
+pub(super) fn tunnel_in(from: Node, slice: u32, class: u8, inner: &Ipv4) -> Vxlan {
     tunnel_between(from.address, EAST_1, slice, class).carry(inner)
 }
 
