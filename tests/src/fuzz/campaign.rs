@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use slice_common::layout::{Counter, ReplyKey};
 
 use super::coverage::Coverage;
-use super::generate::Generator;
+use super::generate::{Cast, Generator};
 use super::input::{Ending, Forecast, Input};
 use super::kernel::{self, Outcome};
 use super::minimize::minimize;
@@ -65,7 +65,7 @@ impl<'w> Campaign<'w> {
     /// takes.
     /// # Errors  when the kernel does not run a packet at all.
     pub fn run(&mut self, program: Program, packets: u64, seed: u64) -> Result<Option<Mismatch>> {
-        let mut generator = Generator::new(seed, &self.tables);
+        let mut generator = Generator::new(seed, Cast::of_test_runs(&self.tables));
         let mut left = packets;
         while left > 0 {
             let mut batch = Vec::with_capacity(BATCH);

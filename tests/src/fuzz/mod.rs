@@ -8,12 +8,12 @@ pub mod campaign;
 mod command;
 pub mod corpus;
 pub mod coverage;
-mod generate;
+pub(crate) mod generate;
 pub mod input;
 mod kernel;
 mod minimize;
 pub mod model;
-mod places;
+pub(crate) mod places;
 pub mod random;
 pub mod tables;
 

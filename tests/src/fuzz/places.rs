@@ -244,7 +244,7 @@ fn peer(node: &Node, member: u64) -> Peer {
 }
 
 /// Addresses on both sides of every edge of every block.
-pub(super) fn edges(tables: &Tables) -> Vec<[u8; 4]> {
+pub(crate) fn edges(tables: &Tables) -> Vec<[u8; 4]> {
     let mut edges = Vec::new();
     for (bits, key, _) in &tables.routes {
         let first = u32::from_be_bytes(key.address.octets());

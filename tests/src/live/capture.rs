@@ -1,6 +1,7 @@
 //! Every frame that a device sends or receives, as the kernel shows it to a packet socket.
 
 use std::ffi::CString;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, setsockopt, socket, sockopt};
 
+use super::raw::set_packet_option;
 use crate::child::poll_until;
 use crate::lab::inventory::TUNNEL_PORT;
 use crate::netns::NetNs;
@@ -18,6 +20,8 @@ const BUFFER_BYTES: usize = 64 << 20;
 const FRAME_BYTES: usize = 1 << 17;
 const LIMIT: Duration = Duration::from_secs(3);
 const ETHERNET_BYTES: usize = 14;
+// linux/if_packet.h
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
 /// A running capture of one device. Frames wait in the kernel until they are taken.
 #[derive(Debug)]
@@ -50,6 +54,13 @@ impl Capture {
         Ok(Self { socket })
     }
 
+    /// As [`Capture::of`], of what `device` receives only.
+    pub fn of_arriving(namespace: &NetNs, device: &str) -> Result<Self> {
+        let capture = Self::of(namespace, device)?;
+        set_packet_option(&capture.socket, PACKET_IGNORE_OUTGOING)?;
+        Ok(capture)
+    }
+
     /// The frames since the last call, in order.
     /// # Errors  when the kernel had no room for some: then their absence says nothing.
     pub fn take(&self) -> Result<Vec<Frame>> {
@@ -75,7 +86,8 @@ impl Capture {
     }
 
     fn next(&self) -> Result<Option<Frame>> {
-        let mut bytes = vec![0; FRAME_BYTES];
+        // Not filled first: most calls find nothing.
+        let mut bytes = [const { MaybeUninit::<u8>::uninit() }; FRAME_BYTES];
         // SAFETY: all-zero is a valid sockaddr_ll.
         let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         let mut from_bytes = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
@@ -92,10 +104,12 @@ impl Capture {
         };
         match Errno::result(received) {
             Ok(length) => {
-                bytes.truncate(length.cast_unsigned());
+                let length = length.cast_unsigned();
+                // SAFETY: the kernel wrote so many bytes.
+                let bytes = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), length) };
                 Ok(Some(Frame {
                     is_outgoing: from.sll_pkttype == libc::PACKET_OUTGOING,
-                    bytes,
+                    bytes: bytes.to_vec(),
                 }))
             }
             Err(Errno::EAGAIN) => Ok(None),

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::lab::Node;
 use crate::lab::inventory::find_node;
+use crate::netns::NetNs;
 
 const TABLE: &str = "sliceplane_lab";
 
@@ -27,13 +28,7 @@ impl Masquerade {
     }
 
     fn nft(&self, script: &str) -> Result<()> {
-        let output = self.node.netns.command("nft").arg(script).output();
-        let output = output.context("cannot run nft (package nftables)")?;
-        if !output.status.success() {
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            bail!("nft at {}: {}\n{script}", self.node.name, complaint.trim());
-        }
-        Ok(())
+        nft(&self.node.netns, script)
     }
 }
 
@@ -43,4 +38,19 @@ impl Drop for Masquerade {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// Changes a namespace's packet filter.
+pub(super) fn nft(namespace: &NetNs, script: &str) -> Result<()> {
+    let output = namespace.command("nft").arg(script).output();
+    let output = output.context("cannot run nft (package nftables)")?;
+    if !output.status.success() {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "nft at {}: {}\n{script}",
+            namespace.name(),
+            complaint.trim()
+        );
+    }
+    Ok(())
 }

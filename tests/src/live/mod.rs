@@ -1,13 +1,17 @@
 //! What live scenes in the lab see and do: sockets in pods, raw packets, captures, counted drops.
 
+mod account;
 mod capture;
 mod ledger;
 mod masquerade;
+mod quiet;
 mod raw;
 mod talk;
 
+pub use account::{Account, Books};
 pub use capture::{Capture, Frame, Inner, TunnelFrame, tunnel_frame};
 pub use ledger::{Counted, counted_since, drops_everywhere, expect_drops};
 pub use masquerade::Masquerade;
-pub use raw::{LeftChecksum, inject, inject_frame};
+pub use quiet::QuietPods;
+pub use raw::{LeftChecksum, Raw, Wire, inject, inject_frame, mac_of};
 pub use talk::{Mailbox, TcpMeeting, meet};

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use slice_tests::lab::inventory::TUNNEL_PORT;
 use slice_tests::lab::{Lab, Node, Pod};
 use slice_tests::live::{
-    Capture, Frame, LeftChecksum, Mailbox, Masquerade, expect_drops, inject, inject_frame,
+    Capture, Frame, LeftChecksum, Mailbox, Masquerade, expect_drops, inject, inject_frame, mac_of,
 };
 use slice_tests::netns::NetNs;
 use slice_tests::packet::{Ipv4, Mac, Tcp, Udp, Vxlan};
@@ -291,24 +291,7 @@ fn drop_forged_checksum(lab: &Lab) -> Result<()> {
 /// The link-layer address of the other end of the pod's veth.
 fn pod_gateway(pod: &Pod) -> Result<Mac> {
     let node = NetNs::open(&pod.spec.node().namespace())?;
-    let interface = pod.spec.host_interface();
-    let output = node
-        .command("ip")
-        .args(["-br", "link", "show", &interface])
-        .output()?;
-    let text = String::from_utf8(output.stdout)?;
-    let shown = text
-        .split_whitespace()
-        .nth(2)
-        .context("no link-layer address")?;
-    let bytes: Vec<u8> = shown
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16))
-        .collect::<Result<_, _>>()?;
-    bytes
-        .try_into()
-        .ok()
-        .context("a link-layer address has six bytes")
+    mac_of(&node, &pod.spec.host_interface())
 }
 
 /// A route that is looked at before the guard routes, until this is dropped.

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use super::findings;
 use super::totals::{Reader, Totals};
 use crate::{lab, shell};
 
@@ -78,6 +79,8 @@ pub(super) fn run(executable: &Executable, mode: Mode) -> Result<Totals> {
             let mut variables = lab::variables();
             variables.push(("SLICE_TESTS_REQUIRED", "1".to_owned()));
             variables.push(("RUST_BACKTRACE", "1".to_owned()));
+            let folder = findings::folder().display().to_string();
+            variables.push((findings::FOLDER_VARIABLE, folder));
             shell::as_root(
                 "these tests make namespaces and load programs",
                 "timeout",

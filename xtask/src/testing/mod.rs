@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every stage, however the ones before it ended, and one line of totals.
 
 mod executables;
+mod findings;
 mod stages;
 mod totals;
 
@@ -9,7 +10,7 @@ use std::{fs, path::PathBuf, time::Instant};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use self::{stages::Context, totals::Totals};
+use self::{findings::Findings, stages::Context, totals::Totals};
 
 /// Everything that is tested, or chosen stages.
 #[derive(Debug, clap::Args)]
@@ -87,6 +88,8 @@ impl Stage {
 struct Report {
     #[serde(flatten)]
     totals: Totals,
+    #[serde(flatten)]
+    findings: Findings,
     seconds: f64,
     stages: Vec<StageReport>,
 }
@@ -104,6 +107,7 @@ struct StageReport {
 /// # Errors  when the report cannot be written; failing tests are no error but `false`.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let started = Instant::now();
+    findings::forget()?;
     let mut context = Context::default();
     let mut stages = Vec::new();
     for stage in Stage::ALL
@@ -116,6 +120,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     stages.iter().for_each(|stage| totals.add(stage.totals));
     let report = Report {
         totals,
+        findings: findings::collect()?,
         seconds: started.elapsed().as_secs_f64(),
         stages,
     };
@@ -211,6 +216,7 @@ mod tests {
         };
         let report = Report {
             totals,
+            findings: Findings::default(),
             seconds: 2.0,
             stages: vec![stage],
         };
@@ -219,6 +225,7 @@ mod tests {
 
         assert_eq!(json["passed"], 3);
         assert_eq!(json["failed"], 1);
+        assert_eq!(json["wrong_deliveries"], serde_json::Value::Null);
         assert_eq!(json["stages"][0]["stage"], "test-run");
         assert_eq!(json["stages"][0]["seconds"], 1.5);
     }

@@ -1,23 +1,21 @@
 //! Packets: sound ones, ones with a few faults, damaged ones, and noise. Most of them say the right
 //! things to get deep into a program; what they then meet there is chance.
 
+mod cast;
 mod inside;
 mod wire;
 
 use std::collections::VecDeque;
 
+pub(crate) use self::cast::{Cast, Distant, NOWHERE, Speaker};
 use super::input::Input;
 use super::kernel::bytes_min;
-use super::places::{self, HALF_ATTACHED, NOT_ENTITLED, THIN, WIDE};
 use super::random::Random;
-use super::tables::Tables;
 use crate::testrun::Program;
 use crate::testrun::actors::*;
 
 /// Set on packets that are not ours.
 pub(super) const OTHER_MARK: u32 = 0x5011_ce00;
-/// A test run takes no more than a page with its overhead.
-const FRAME_BYTES_MAX: usize = 3500;
 pub(super) const DEVICES: [&str; 7] = [
     KAFKA_0.device,
     ANALYTICS_2.device,
@@ -29,10 +27,9 @@ pub(super) const DEVICES: [&str; 7] = [
 ];
 
 /// Makes packets, each by the chance of those before it.
-pub(super) struct Generator {
+pub(crate) struct Generator {
     random: Random,
-    /// Addresses worth sending to: of everybody, and around the edges of every block.
-    addresses: Vec<[u8; 4]>,
+    cast: Cast,
     /// What was said lately, so that it can be answered, repeated and quoted.
     recent: VecDeque<Flow>,
 }
@@ -46,22 +43,10 @@ struct Flow {
 }
 
 impl Generator {
-    pub(super) fn new(seed: u64, tables: &Tables) -> Self {
-        let mut addresses = places::edges(tables);
-        addresses.extend(PODS.map(|pod| pod.pod_address));
-        addresses.extend(PODS.map(|pod| pod.slice_address));
-        addresses.extend([
-            INTERNET,
-            STRANGER,
-            EAST_1,
-            EAST_1_POD_SIDE,
-            NOBODY,
-            VACANT_HERE,
-        ]);
-        addresses.extend([[0; 4], [255; 4], [224, 0, 0, 1], [127, 0, 0, 1]]);
+    pub(crate) fn new(seed: u64, cast: Cast) -> Self {
         Self {
             random: Random::new(seed),
-            addresses,
+            cast,
             recent: VecDeque::new(),
         }
     }
@@ -76,11 +61,21 @@ impl Generator {
         if program == Program::PodEgress && self.random.percent(8) {
             inputs.push(self.one(Program::UnderlayIngress));
         }
-        let input = self.one(program);
-        let later_part = self.later_part(&input);
-        inputs.push(input);
-        inputs.extend(later_part);
+        let pod = self.any_pod();
+        inputs.extend(self.next_about(program, &pod, None));
         inputs
+    }
+
+    /// The next packet from or for this pod; those in tunnels come from `node`, if one is named.
+    pub(crate) fn next_about(
+        &mut self,
+        program: Program,
+        pod: &Speaker,
+        node: Option<[u8; 4]>,
+    ) -> Vec<Input> {
+        let input = self.one_about(program, pod, node);
+        let later_part = self.later_part(&input);
+        std::iter::once(input).chain(later_part).collect()
     }
 
     /// Another part of the same datagram, if the packet is the first one.
@@ -100,15 +95,20 @@ impl Generator {
     }
 
     fn one(&mut self, program: Program) -> Input {
+        let pod = self.any_pod();
+        self.one_about(program, &pod, None)
+    }
+
+    fn one_about(&mut self, program: Program, pod: &Speaker, node: Option<[u8; 4]>) -> Input {
         let mut input = match program {
-            Program::PodEgress => self.pod_sends(),
-            Program::PodIngress => self.pod_is_reached(),
-            Program::UnderlayIngress => self.tunnel_arrives(),
+            Program::PodEgress => self.pod_sends(pod),
+            Program::PodIngress => self.pod_is_reached(pod),
+            Program::UnderlayIngress => self.tunnel_arrives(pod, node),
             Program::UnderlayGuard => self.packet_leaves(),
             Program::TunnelIngress => Input {
                 program,
                 device: PORT_OWNER,
-                ..self.tunnel_arrives()
+                ..self.tunnel_arrives(pod, node)
             },
         };
         self.tag(&mut input.frame);
@@ -116,10 +116,10 @@ impl Generator {
             self.damage(&mut input.frame);
         }
         if self.random.percent(1) {
-            let bytes = self.random.below(FRAME_BYTES_MAX);
+            let bytes = self.random.below(self.cast.frame_bytes_max);
             input.frame = self.random.bytes(bytes);
         }
-        input.frame.truncate(FRAME_BYTES_MAX);
+        input.frame.truncate(self.cast.frame_bytes_max);
         while input.frame.len() < bytes_min(&input.frame) {
             input.frame.push(0);
         }
@@ -176,12 +176,12 @@ impl Generator {
     fn any_address(&mut self) -> [u8; 4] {
         match self.random.below(20) {
             0 => (self.random.word() as u32).to_be_bytes(),
-            _ => self.random.pick(&self.addresses),
+            _ => self.random.pick(&self.cast.addresses),
         }
     }
 
     fn any_device(&mut self) -> &'static str {
-        self.random.pick(&DEVICES)
+        self.random.pick(&self.cast.devices)
     }
 
     /// 0, but for a few.
@@ -194,46 +194,27 @@ impl Generator {
         }
     }
 
-    fn any_pod(&mut self) -> Pod {
-        self.random.pick(&[
-            KAFKA_0,
-            KAFKA_0,
-            KAFKA_0,
-            ANALYTICS_2,
-            WEB_0,
-            NATIVE_0,
-            HALF_ATTACHED,
-        ])
+    fn any_pod(&mut self) -> Speaker {
+        self.random.pick(&self.cast.speakers)
     }
 
     /// A node, and an address behind it, mostly of the pod's slice.
-    fn any_remote(&mut self, slice: u32) -> (Node, [u8; 4]) {
-        let everywhere = [
-            (KAFKA.id, WEST_1, KAFKA_1),
-            (KAFKA.id, WEST_1, ANALYTICS_0),
-            (KAFKA.id, EDGE_1, KAFKA_2),
-            (KAFKA.id, EAST_2, ANALYTICS_1),
-            (KAFKA.id, WIDE, [10, 77, 163, 1]),
-            (KAFKA.id, THIN, [10, 77, 165, 6]),
-            (SHOP.id, WEST_1, WEB_2),
-            (NATIVE.id, WEST_1, NATIVE_1),
-        ];
-        let of_slice: Vec<_> = everywhere.iter().filter(|there| there.0 == slice).collect();
-        let there = if of_slice.is_empty() || self.random.percent(3) {
-            self.random.pick(&everywhere)
+    fn any_remote(&mut self, slice: u32) -> Distant {
+        let of_slice = |there: &&Distant| there.slice == slice;
+        let there: Vec<Distant> = self.cast.distant.iter().filter(of_slice).copied().collect();
+        if there.is_empty() || self.random.percent(3) {
+            self.random.pick(&self.cast.distant)
         } else {
-            *self.random.pick(&of_slice)
-        };
-        (there.1, there.2)
+            self.random.pick(&there)
+        }
     }
 
     fn any_peer(&mut self) -> [u8; 4] {
-        let nodes = [EAST_2, WEST_1, EDGE_1, WIDE, THIN];
         match self.random.below(8) {
             0 => NOBODY,
-            1 => NOT_ENTITLED,
+            1 => self.cast.not_entitled,
             2 => self.any_address(),
-            _ => self.random.pick(&nodes).address,
+            _ => self.random.pick(&self.cast.peers),
         }
     }
 
@@ -278,13 +259,14 @@ impl Generator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::Tables;
 
     /// A world is not needed to make packets: an empty node has addresses enough.
     #[test]
     fn the_same_seed_makes_the_same_packets() {
         let tables = Tables::empty();
         let packets = |seed| -> Vec<Input> {
-            let mut generator = Generator::new(seed, &tables);
+            let mut generator = Generator::new(seed, Cast::of_test_runs(&tables));
             (0..200)
                 .flat_map(|_| generator.next(Program::PodEgress))
                 .collect()

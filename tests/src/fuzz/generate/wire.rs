@@ -1,8 +1,7 @@
 //! Frames for each program.
 
-use super::{Flow, Generator, OTHER_MARK};
+use super::{Flow, Generator, OTHER_MARK, Speaker};
 use crate::fuzz::input::Input;
-use crate::fuzz::places::UPSTAIRS;
 use crate::packet::{Checksum, Ipv4, Mac, Vxlan};
 use crate::testrun::Program;
 use crate::testrun::actors::*;
@@ -11,9 +10,8 @@ const HOST_SIDE: Mac = [0x0a, 0, 0, 0xff, 0, 0];
 
 impl Generator {
     /// A pod sends, mostly under its own address, to slices, the outside, and the edges of both.
-    pub(super) fn pod_sends(&mut self) -> Input {
-        let pod = self.any_pod();
-        let flow = self.flow_of_pod(&pod);
+    pub(super) fn pod_sends(&mut self, pod: &Speaker) -> Input {
+        let flow = self.flow_of_pod(pod);
         self.remember(flow);
         let mut seen = flow;
         seen.from = match self.random.below(20) {
@@ -36,15 +34,15 @@ impl Generator {
     }
 
     /// By slice addresses, as the far end sees it.
-    fn flow_of_pod(&mut self, pod: &Pod) -> Flow {
+    fn flow_of_pod(&mut self, pod: &Speaker) -> Flow {
         let own = pod.slice_address;
         if let Some(flow) = self.said_before(|flow| flow.from == own) {
             return flow;
         }
         let to = match self.random.below(20) {
-            0..9 => self.any_remote(pod.slice.id).1,
-            9..12 => self.random.pick(&PODS).slice_address,
-            12..15 => self.random.pick(&[INTERNET, STRANGER, EAST_1]),
+            0..9 => self.any_remote(pod.slice).address,
+            9..12 => self.random.pick(&self.cast.near),
+            12..15 => self.random.pick(&self.cast.outside),
             15 => own,
             _ => self.any_address(),
         };
@@ -56,13 +54,10 @@ impl Generator {
     }
 
     /// Somebody sends to a pod's own address.
-    pub(super) fn pod_is_reached(&mut self) -> Input {
-        let pod = self.any_pod();
+    pub(super) fn pod_is_reached(&mut self, pod: &Speaker) -> Input {
         let answered = self.said_before(|flow| flow.to == pod.slice_address);
         let mut flow = answered.unwrap_or_else(|| Flow {
-            from: self
-                .random
-                .pick(&[INTERNET, STRANGER, EAST_1, EAST_1_POD_SIDE, KAFKA_1]),
+            from: self.random.pick(&self.cast.callers),
             to: pod.pod_address,
             ports: self.any_ports(),
         });
@@ -96,12 +91,13 @@ impl Generator {
     }
 
     /// A tunnel packet arrives, mostly from the node that owns the inner source.
-    pub(super) fn tunnel_arrives(&mut self) -> Input {
-        let pod = self.any_pod();
-        let (node, remote) = self.any_remote(pod.slice.id);
-        let known = self.said_before(|flow| flow.from == remote && flow.to == pod.slice_address);
+    pub(super) fn tunnel_arrives(&mut self, pod: &Speaker, node: Option<[u8; 4]>) -> Input {
+        let remote = self.any_remote(pod.slice);
+        let said_by_both =
+            |flow: &Flow| flow.from == remote.address && flow.to == pod.slice_address;
+        let known = self.said_before(said_by_both);
         let mut flow = known.unwrap_or_else(|| Flow {
-            from: remote,
+            from: remote.address,
             to: pod.slice_address,
             ports: self.any_ports(),
         });
@@ -114,17 +110,16 @@ impl Generator {
         self.remember(flow);
         let from = match self.random.below(16) {
             0 => self.any_peer(),
-            _ => node.address,
+            _ => remote.node,
         };
+        let from = node.unwrap_or(from);
         let slice = match self.random.below(20) {
-            0 => self
-                .random
-                .pick(&[KAFKA.id, SHOP.id, NATIVE.id, UPSTAIRS.id, 0, 99, 0x1f_ffff]),
-            1 if pod.slice.id == KAFKA.id => UPSTAIRS.id,
-            _ => pod.slice.id,
+            0 => self.random.pick(&self.cast.slices),
+            1 => self.cast.overlapping,
+            _ => pod.slice,
         };
         let inner = self.packet(flow);
-        let tunnel = Vxlan::between(from, EAST_1).slice(slice, self.random.byte() & 7);
+        let tunnel = Vxlan::between(from, pod.node).slice(slice, self.random.byte() & 7);
         let tunnel = self.twist_tunnel(tunnel.carry(&inner));
         let to = match self.random.below(25) {
             0 => [0xff; 6],

@@ -35,6 +35,12 @@ pub(in crate::lab) fn steer_receive(namespace: &NetNs) -> Result<()> {
     steer_receive_to(namespace, &mask, &lab_path("sys"))
 }
 
+/// Switches receive packet steering off: each CPU delivers what is sent on it, in order, whatever flow it
+/// belongs to.
+pub(in crate::lab) fn stop_steering(namespace: &NetNs) -> Result<()> {
+    steer_receive_to(namespace, "0", &lab_path("sys"))
+}
+
 /// Steers what every device of the namespace receives to the CPUs of `mask`; sysfs gets mounted at
 /// `mount_point`, for this alone.
 pub(crate) fn steer_receive_to(namespace: &NetNs, mask: &str, mount_point: &Path) -> Result<()> {

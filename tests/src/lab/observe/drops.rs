@@ -43,6 +43,16 @@ const PROTOCOL_DROPS: &[&str] = &[
     "TcpExt.TCPRcvQDrop",
 ];
 
+/// Columns of tables in /proc/net/stat that mean a lost packet. What an `unreachable` route stops is an
+/// `in_no_route`, and counted nowhere else.
+const MACHINE_DROPS: &[(&str, &[&str])] = &[
+    ("arp_cache", &["unresolved_discards"]),
+    (
+        "rt_cache",
+        &["in_no_route", "in_martian_src", "in_martian_dst"],
+    ),
+];
+
 /// Drop counters above zero, as PLACE/SOURCE → packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelDrops {
@@ -84,7 +94,7 @@ impl KernelDrops {
 
     /// Sums up the drop counters of devices, queues and protocols of these namespaces.
     ///
-    /// `machine/...` entries (receive backlog, neighbours) cover the whole machine, since the
+    /// `machine/...` entries (receive backlog, neighbours, routes) cover the whole machine, since the
     /// kernel does not count them by namespace.
     pub fn of<'a>(namespaces: impl IntoIterator<Item = &'a NetNs>) -> Result<Self> {
         let mut drops = Self::default();
@@ -93,14 +103,16 @@ impl KernelDrops {
         }
         let backlog = fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
         drops.add("machine", "backlog_drops", sum_hex_column(&backlog, 0, 1));
-        let neighbours = fs::read_to_string("/proc/net/stat/arp_cache").unwrap_or_default();
-        let column = neighbours.lines().next().and_then(|head| {
-            head.split_whitespace()
-                .position(|name| name == "unresolved_discards")
-        });
-        if let Some(column) = column {
-            let discards = sum_hex_column(&neighbours, 1, column);
-            drops.add("machine", "neighbour_unresolved_discards", discards);
+        for (table, columns) in MACHINE_DROPS {
+            let text = fs::read_to_string(format!("/proc/net/stat/{table}")).unwrap_or_default();
+            let heading = text.lines().next().unwrap_or_default();
+            for column in *columns {
+                let mut names = heading.split_whitespace();
+                if let Some(at) = names.position(|name| name == *column) {
+                    let count = sum_hex_column(&text, 1, at);
+                    drops.add("machine", &format!("{table}/{column}"), count);
+                }
+            }
         }
         Ok(drops)
     }
@@ -184,6 +196,40 @@ impl Lab {
         })
     }
 
+    /// Frames that nodes heard from pods and had no use for: for somebody else, or of no protocol that
+    /// they know.
+    pub fn overheard(&self) -> Result<u64> {
+        let mut sum = 0;
+        for node in self.nodes()? {
+            let links = json_of(&node.netns, "ip", &["-s", "-s", "-j", "link", "show"])?;
+            let of_pods = links.iter().filter(|link| {
+                let name = link["ifname"].as_str();
+                name.is_some_and(|name| name.starts_with("p-"))
+            });
+            for link in of_pods {
+                let received = &link["stats64"]["rx"];
+                // Shown only where it is not 0.
+                sum += received["otherhost"].as_u64().unwrap_or(0);
+                sum += received["dropped"].as_u64().context("rx dropped")?;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Spreads flows over the CPUs (as the lab does from the start), or keeps what one CPU sends in
+    /// order.
+    pub fn set_receive_steering(&self, on: bool) -> Result<()> {
+        for name in namespace_names() {
+            let namespace = NetNs::open(&name)?;
+            if on {
+                nic::steer_receive(&namespace)?;
+            } else {
+                nic::stop_steering(&namespace)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Switches wire mode; see [`nic::set_wire_mode`].
     pub fn set_wire_mode(&self, on: bool) -> Result<()> {
         let mut state = self.state()?;
@@ -203,18 +249,20 @@ pub(crate) fn tables(namespace: &NetNs) -> Result<[String; 3]> {
 }
 
 fn queue_drops(namespace: &NetNs) -> Result<Vec<(String, u64)>> {
-    let output = namespace
-        .command("tc")
-        .args(["-s", "-j", "qdisc", "show"])
-        .output()
-        .context("cannot run tc")?;
-    let queues: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("tc -j in {}", namespace.name()))?;
-    let queues = queues.as_array().cloned().unwrap_or_default();
+    let queues = json_of(namespace, "tc", &["-s", "-j", "qdisc", "show"])?;
     Ok(queues
         .iter()
         .filter_map(|queue| Some((queue["dev"].as_str()?.to_owned(), queue["drops"].as_u64()?)))
         .collect())
+}
+
+/// The list that a program of iproute2 prints as JSON.
+fn json_of(namespace: &NetNs, program: &str, arguments: &[&str]) -> Result<Vec<serde_json::Value>> {
+    let output = namespace.command(program).args(arguments).output();
+    let output = output.with_context(|| format!("cannot run {program}"))?;
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("{program} -j in {}", namespace.name()))?;
+    Ok(list.as_array().cloned().unwrap_or_default())
 }
 
 /// /proc/net/dev: two heading lines, then NAME: eight receive and eight send columns.
