@@ -5,6 +5,10 @@
 mod accounts;
 #[path = "live_hostile/flip.rs"]
 mod flip;
+#[path = "live_hostile/mtu.rs"]
+mod mtu;
+#[path = "live_hostile/oddities.rs"]
+mod oddities;
 #[path = "live_hostile/replay.rs"]
 mod replay;
 
@@ -58,10 +62,16 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn scenes() -> impl Iterator<Item = Scene> {
-    [accounts::SCENES, replay::SCENES, flip::SCENES]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        accounts::SCENES,
+        replay::SCENES,
+        flip::SCENES,
+        oddities::SCENES,
+        mtu::SCENES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 fn trials(lab: Option<&Arc<Lab>>) -> Vec<Trial> {

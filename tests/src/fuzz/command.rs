@@ -10,13 +10,17 @@ use super::campaign::Campaign;
 use super::corpus::{self, PROGRAMS};
 use crate::testrun::{Program, World, in_own_network};
 
+/// A seed for so many.
+const PACKETS_PER_SEED: u64 = 1_000_000;
+
 /// How many packets, and which.
 #[derive(Args)]
 pub struct FuzzArgs {
     /// Packets for each program
-    #[arg(long, default_value_t = 10_000_000)]
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     packets: u64,
-    /// The same seed makes the same packets
+    /// The same seed makes the same packets; each further million has the next seed, so a run that was
+    /// ended goes on from the last one that it named
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Only this program
@@ -58,16 +62,30 @@ impl FuzzArgs {
     }
 
     fn run_program(&self, campaign: &mut Campaign, program: Program) -> Result<bool> {
-        let (packets, seed, name) = (self.packets, self.seed, program.name());
+        let (mut left, mut seed, name) = (self.packets, self.seed, program.name());
         let started = Instant::now();
-        let Some(mismatch) = campaign.run(program, packets, seed)? else {
-            let seconds = started.elapsed().as_secs_f64();
-            println!("{name}: {packets} packets of seed {seed} in {seconds:.1} s, no mismatch");
-            return Ok(true);
-        };
-        let kept = corpus::keep(&self.corpus, &format!("{name}-{seed}"), &mismatch)?;
-        println!("{name}, seed {seed}:\n{mismatch}kept as {}", kept.display());
-        Ok(false)
+        while left > 0 {
+            let packets = left.min(PACKETS_PER_SEED);
+            if let Some(mismatch) = campaign.run(program, packets, seed)? {
+                let kept = corpus::keep(&self.corpus, &format!("{name}-{seed}"), &mismatch)?;
+                println!("{name}, seed {seed}:\n{mismatch}kept as {}", kept.display());
+                return Ok(false);
+            }
+            left -= packets;
+            let (done, seconds) = (self.packets - left, started.elapsed().as_secs_f64());
+            eprintln!(
+                "{name}: {done} of {} packets in {seconds:.0} s, seed {seed}",
+                self.packets
+            );
+            seed += 1;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let (packets, last) = (self.packets, seed - 1);
+        println!(
+            "{name}: {packets} packets of seeds {} to {last} in {seconds:.1} s, no mismatch",
+            self.seed
+        );
+        Ok(true)
     }
 }
 

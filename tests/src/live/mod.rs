@@ -4,14 +4,18 @@ mod account;
 mod capture;
 mod ledger;
 mod masquerade;
+mod offload;
 mod quiet;
 mod raw;
+mod tables;
 mod talk;
 
 pub use account::{Account, Books};
 pub use capture::{Capture, Frame, Inner, TunnelFrame, tunnel_frame};
 pub use ledger::{Counted, counted_since, drops_everywhere, expect_drops};
 pub use masquerade::Masquerade;
+pub use offload::without_offload;
 pub use quiet::QuietPods;
 pub use raw::{LeftChecksum, Raw, Wire, inject, inject_frame, mac_of};
+pub use tables::{maps_of, put_in_force};
 pub use talk::{Mailbox, TcpMeeting, meet};

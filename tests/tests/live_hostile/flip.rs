@@ -8,17 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::time::{ClockId, clock_gettime};
 use slice_agent::apply::maps::Maps;
-use slice_agent::apply::pins::Pins;
 use slice_agent::image::Prefixed;
 use slice_common::address::Address;
 use slice_common::id::{NamespaceId, TableId};
-use slice_common::layout::{
-    LocalEndpoint, LocalKey, PolicyEntry, PolicyKey, Route, RouteKey, Settings,
-};
+use slice_common::layout::{LocalEndpoint, LocalKey, PolicyEntry, PolicyKey, Route, RouteKey};
 use slice_tests::child::poll_until;
 use slice_tests::findings::Findings;
 use slice_tests::lab::{Lab, Pod};
-use slice_tests::live::{Books, Capture, QuietPods, Raw};
+use slice_tests::live::{Books, Capture, QuietPods, Raw, maps_of, put_in_force};
 use slice_tests::packet::{Checksum, Ipv4, Tcp, Udp};
 
 use crate::{Scene, agent, say};
@@ -120,13 +117,13 @@ fn toggle(flip: &Flip, maps: &Maps, load: &Load) -> Result<Vec<Closed>> {
     for _ in 0..TOGGLES {
         load.flow_on()?;
         (flip.close)(maps)?;
-        raise_generation(maps)?;
+        put_in_force(maps)?;
         let from = now_ns()?;
         load.flow_on()?;
         // A packet that is held up after its stamp was taken may be decided when all is open again.
         let until = now_ns()? - HELD_UP_NS;
         (flip.open)(maps)?;
-        raise_generation(maps)?;
+        put_in_force(maps)?;
         let reopened = now_ns()?;
         closed.push(Closed {
             from,
@@ -290,7 +287,7 @@ fn replace_under_load(lab: &Lab) -> Result<()> {
             for _ in 0..REPLACEMENTS / 2 {
                 maps.swap("ROUTES", &routes)?;
                 maps.swap("POLICY", &policy)?;
-                raise_generation(&maps)?;
+                put_in_force(&maps)?;
                 count()?;
             }
         }
@@ -317,7 +314,7 @@ fn replace_under_load(lab: &Lab) -> Result<()> {
 }
 
 /// One thread for each kind of packet, more than there are CPUs; each packet says when it was sent.
-struct Load {
+pub(crate) struct Load {
     raw: Raw,
     packets: [Vec<u8>; 3],
     sent: [AtomicU64; 3],
@@ -325,7 +322,7 @@ struct Load {
 }
 
 impl Load {
-    fn of(from: &Pod, to: &Pod) -> Result<Self> {
+    pub(crate) fn of(from: &Pod, to: &Pod) -> Result<Self> {
         let to = to.slice_address.context("a member")?.octets();
         let base = || Ipv4::between(from.pod_address.octets(), to).identification(1);
         let payload = [STAMP, &[0; 8]].concat();
@@ -344,12 +341,12 @@ impl Load {
         })
     }
 
-    fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.sent.iter().map(|it| it.load(Ordering::SeqCst)).sum()
     }
 
     /// Sends until `act` is done.
-    fn run<T>(&self, act: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+    pub(crate) fn run<T>(&self, act: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         std::thread::scope(|scope| {
             let send = |kind| move || self.send(kind);
             let threads: Vec<_> = (0..KINDS.len())
@@ -385,7 +382,7 @@ impl Load {
     }
 
     /// Every kind of packet is sent for a while.
-    fn flow_on(&self) -> Result<()> {
+    pub(crate) fn flow_on(&self) -> Result<()> {
         const EACH: u64 = 30;
         let began = Instant::now();
         let wanted = self
@@ -402,7 +399,7 @@ impl Load {
 }
 
 /// The kind of a packet of the load, and when it was sent.
-fn stamp_of(frame: &[u8]) -> Option<(&'static str, u64)> {
+pub(crate) fn stamp_of(frame: &[u8]) -> Option<(&'static str, u64)> {
     let at = frame.len().checked_sub(STAMP_BYTES)?;
     if !frame[at..].starts_with(STAMP) {
         return None;
@@ -414,19 +411,6 @@ fn stamp_of(frame: &[u8]) -> Option<(&'static str, u64)> {
         _ => 2,
     };
     Some((KINDS[kind], u64::from_be_bytes(stamp)))
-}
-
-/// As an agent does after a change of tables.
-fn raise_generation(maps: &Maps) -> Result<()> {
-    let mut array = maps.array::<Settings>("SETTINGS")?;
-    let mut settings = array.get(&0, 0)?;
-    settings.generation = settings.generation.wrapping_add(1);
-    array.set(0, settings, 0)?;
-    Ok(())
-}
-
-fn maps_of(lab: &Lab, node: &str) -> Result<Maps> {
-    Ok(Maps::new(Pins::current(&lab.node(node)?.bpffs)))
 }
 
 fn now_ns() -> Result<u64> {

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use slice_agent::apply::maps::Maps;
-use slice_agent::apply::pins::Pins;
 use slice_agent::image::Prefixed;
 use slice_common::layout::{Peer, PolicyEntry, PolicyKey, PolicyVerdict};
 use slice_tests::findings::Findings;
 use slice_tests::lab::{KernelDrops, Lab};
+use slice_tests::live::{maps_of, put_in_force};
 use slice_tests::replay::{NodeTables, Replay, Tally};
 
 use crate::{Scene, say};
@@ -32,11 +31,11 @@ const SHARE_MIN: u64 = 10;
 
 fn replay(lab: &Lab) -> Result<()> {
     let nodes = NodeTables::of_lab(lab)?;
-    let (before, overheard) = (lab.kernel_drops()?, lab.overheard()?);
+    let (before, overheard) = (lab.kernel_drops()?, overheard_from_pods(lab)?);
     let started = Instant::now();
     let tally = run(lab, &nodes, FRAMES)?;
     let took = started.elapsed();
-    let overheard = lab.overheard()? - overheard;
+    let overheard = overheard_from_pods(lab)? - overheard;
     let lost = lost_on_the_way(&lab.kernel_drops()?.since(&before));
     say(&format!(
         "replay, seed {SEED}: {tally}; {overheard} overheard by hosts; lost on the way: {lost:?}; \
@@ -63,18 +62,24 @@ fn replay(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+fn overheard_from_pods(lab: &Lab) -> Result<u64> {
+    lab.overheard_at(|device| device.starts_with("p-"))
+}
+
 fn opened_rule(lab: &Lab) -> Result<()> {
     let nodes = NodeTables::of_lab(lab)?;
     let mut originals = Vec::new();
     for node in &nodes {
-        let maps = Maps::new(Pins::current(&node.node.bpffs));
+        let maps = maps_of(lab, node.node.name)?;
         let policy = maps.table::<PolicyKey, PolicyEntry>("POLICY")?;
         maps.swap("POLICY", &with_all_open(&policy, 7))?;
+        put_in_force(&maps)?;
         originals.push((maps, policy));
     }
     let tally = run(lab, &nodes, FRAMES_TO_SEE);
     for (maps, policy) in originals {
         maps.swap("POLICY", &policy)?;
+        put_in_force(&maps)?;
     }
     let tally = tally?;
     ensure!(tally.wrong_deliveries > 0, "nobody noticed: {tally}");
@@ -114,7 +119,7 @@ fn opened_peer(lab: &Lab) -> Result<()> {
     let nodes = NodeTables::of_lab(lab)?;
     let mut originals = Vec::new();
     for node in &nodes {
-        let maps = Maps::new(Pins::current(&node.node.bpffs));
+        let maps = maps_of(lab, node.node.name)?;
         let peers = maps.entries::<u32, Peer>("PEERS")?;
         let (first, others) = peers
             .iter()
@@ -124,6 +129,7 @@ fn opened_peer(lab: &Lab) -> Result<()> {
         for underlay in others.keys() {
             maps.put("PEERS", *underlay, *first.1)?;
         }
+        put_in_force(&maps)?;
         originals.push((maps, peers));
     }
     let tally = run(lab, &nodes, FRAMES_TO_SEE);
@@ -131,6 +137,7 @@ fn opened_peer(lab: &Lab) -> Result<()> {
         for (underlay, peer) in peers {
             maps.put("PEERS", underlay, peer)?;
         }
+        put_in_force(&maps)?;
     }
     let tally = tally?;
     ensure!(tally.forged_accepted > 0, "nobody noticed: {tally}");

@@ -4,10 +4,9 @@ use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
 use slice_tests::lab::Lab;
-use slice_tests::live::{Capture, Frame, Mailbox, expect_drops, inject};
+use slice_tests::live::{Capture, Frame, Mailbox, expect_drops, inject, without_offload};
 use slice_tests::packet::{Udp, internet_checksum};
 
-use crate::sizes::without_offload;
 use crate::{OPEN_PORT, Scene, ipv4, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[

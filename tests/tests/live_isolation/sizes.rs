@@ -2,18 +2,15 @@
 
 use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd as _;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use slice_tests::child::poll_until;
-use slice_tests::lab::inventory::{NODES, PODS};
 use slice_tests::lab::{KernelDrops, Lab, Pod};
 use slice_tests::live::{Capture, Frame, Mailbox, TunnelFrame, expect_drops, inject, meet};
-use slice_tests::live::{Inner, tunnel_frame};
-use slice_tests::netns::NetNs;
+use slice_tests::live::{Inner, tunnel_frame, without_offload};
 use slice_tests::packet::{Checksum, Udp};
 use slice_tests::traffic::tcp::{self, TcpOptions};
 
@@ -198,31 +195,6 @@ fn checksums(lab: &Lab) -> Result<()> {
     without_offload(|| carry_without_offload(lab))
 }
 
-/// Plays a scene while no device completes or verifies checksums: the stacks do, and mind.
-pub(crate) fn without_offload(play: impl FnOnce() -> Result<()>) -> Result<()> {
-    let nics = NODES
-        .iter()
-        .map(|node| (node.namespace(), "nic0".to_owned()));
-    let pods = PODS.iter().map(|pod| (pod.namespace(), "eth0".to_owned()));
-    let hosts = PODS
-        .iter()
-        .map(|pod| (pod.node().namespace(), pod.host_interface()));
-    let devices: Vec<(NetNs, String)> = nics
-        .chain(pods)
-        .chain(hosts)
-        .map(|(namespace, device)| Ok((NetNs::open(&namespace)?, device)))
-        .collect::<Result<_>>()?;
-    let switch = |to: &str| -> Result<()> {
-        devices
-            .iter()
-            .try_for_each(|(namespace, device)| checksum_offload(namespace, device, to))
-    };
-    switch("off")?;
-    let played = play();
-    switch("on")?;
-    played
-}
-
 fn carry_without_offload(lab: &Lab) -> Result<()> {
     let [kafka_0, kafka_1, kafka_2] = pods(lab, ["kafka-0", "kafka-1", "kafka-2"])?;
     let [analytics_0, stranger] = pods(lab, ["analytics-0", "stranger-0"])?;
@@ -325,21 +297,6 @@ fn stream(from: &Pod, to: &Pod, port: u16, bytes: u64) -> Result<()> {
     ensure!(
         arrived.is_some() && report.is_whole() && report.bytes_verified >= bytes,
         "stream: {report:?}"
-    );
-    Ok(())
-}
-
-fn checksum_offload(namespace: &NetNs, device: &str, to: &str) -> Result<()> {
-    let mut command: Command = namespace.command("ethtool");
-    let output = command
-        .args(["-K", device, "tx", to, "rx", to])
-        .output()
-        .context("cannot run ethtool")?;
-    ensure!(
-        output.status.success(),
-        "ethtool -K {device} in {}: {}",
-        namespace.name(),
-        String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
 }

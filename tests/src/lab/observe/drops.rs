@@ -196,17 +196,16 @@ impl Lab {
         })
     }
 
-    /// Frames that nodes heard from pods and had no use for: for somebody else, or of no protocol that
-    /// they know.
-    pub fn overheard(&self) -> Result<u64> {
+    /// Frames that nodes heard by devices of these names and had no use for: for somebody else, or of no
+    /// protocol that they know.
+    pub fn overheard_at(&self, is_meant: impl Fn(&str) -> bool) -> Result<u64> {
         let mut sum = 0;
         for node in self.nodes()? {
             let links = json_of(&node.netns, "ip", &["-s", "-s", "-j", "link", "show"])?;
-            let of_pods = links.iter().filter(|link| {
-                let name = link["ifname"].as_str();
-                name.is_some_and(|name| name.starts_with("p-"))
-            });
-            for link in of_pods {
+            let meant = links
+                .iter()
+                .filter(|link| link["ifname"].as_str().is_some_and(&is_meant));
+            for link in meant {
                 let received = &link["stats64"]["rx"];
                 // Shown only where it is not 0.
                 sum += received["otherhost"].as_u64().unwrap_or(0);
