@@ -9,6 +9,8 @@ mod flip;
 mod mtu;
 #[path = "live_hostile/oddities.rs"]
 mod oddities;
+#[path = "live_hostile/parts.rs"]
+mod parts;
 #[path = "live_hostile/replay.rs"]
 mod replay;
 
@@ -67,7 +69,9 @@ fn scenes() -> impl Iterator<Item = Scene> {
         replay::SCENES,
         flip::SCENES,
         oddities::SCENES,
+        parts::SCENES,
         mtu::SCENES,
+        oddities::LAST_SCENES,
     ]
     .into_iter()
     .flatten()

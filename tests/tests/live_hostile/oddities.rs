@@ -4,13 +4,15 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use slice_common::layout::{LocalEndpoint, LocalKey};
 use slice_tests::child::poll_until;
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{
-    Books, Capture, Frame, Mailbox, QuietPods, expect_drops, inject, mac_of, tunnel_frame,
+    Books, Capture, Frame, Mailbox, QuietPods, Wire, expect_drops, inject, mac_of, maps_of,
+    tunnel_frame,
 };
 use slice_tests::netns::NetNs;
-use slice_tests::packet::{Checksum, Icmp, Ipv4, Ipv4Quote, Tcp, Udp};
+use slice_tests::packet::{Checksum, Icmp, Ipv4, Ipv4Quote, Tcp, Udp, Vxlan};
 
 use crate::flip::{Load, stamp_of};
 use crate::{Scene, agent, say};
@@ -25,6 +27,7 @@ pub(crate) const SCENES: &[Scene] = &[
         neighbours,
     ),
     ("nothing_leaves_bare_while_agents_are_dead", dead_agents),
+    ("a_tagged_tunnel_packet_does_not_get_in", tagged),
 ];
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -205,12 +208,113 @@ fn send_past_dead_agents(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// A node's tunnel has no VLAN. With a priority tag the kernel takes the packet for its own; with
+/// another one it is for nobody.
+fn tagged(lab: &Lab) -> Result<()> {
+    let (from, to) = (lab.pod("kafka-1")?, lab.pod("kafka-0")?);
+    let (node, peer) = (lab.node(to.node)?, lab.node(from.node)?);
+    let fabric = NetNs::open(&node.spec.cluster().fabric_namespace())?;
+    let wire = Wire::of(&fabric, &node.spec.fabric_port())?;
+    let mailbox = Mailbox::open(&to.netns, 7000)?;
+    let [source, target] = [&from, &to].map(|pod| pod.slice_address.context("a member"));
+    let inner = Ipv4::between(source?.octets(), target?.octets())
+        .options(&[1, 1, 1, 1])
+        .udp(Udp::new(7005, 7000).data("untagged"));
+    let frame = Vxlan::between(peer.underlay.octets(), node.underlay.octets())
+        .slice(7, 0)
+        .carry(&inner)
+        .frame(mac_of(&node.netns, "nic0")?, [0x02, 0, 0, 0, 0, 1]);
+    expect_drops(lab, &[], || wire.send(&frame))?;
+    ensure!(mailbox.receive()?.1 == b"untagged", "not vacuous");
+    let with_tag = |ethertype: [u8; 2], tag: [u8; 2]| {
+        let mut tagged = frame.clone();
+        tagged.splice(12..12, [ethertype, tag].concat());
+        tagged
+    };
+    for ethertype in [[0x81, 0x00], [0x88, 0xa8]] {
+        let slow = [(node.name, "0", "slow_path", 1)];
+        expect_drops(lab, &slow, || wire.send(&with_tag(ethertype, [0xe0, 0])))?;
+        let overheard = overheard_by_nodes(lab)?;
+        expect_drops(lab, &[], || {
+            wire.send(&with_tag(ethertype, [0, 7]))?;
+            let heard = poll_until(LIMIT, || {
+                Ok((overheard_by_nodes(lab)? > overheard).then_some(()))
+            })?;
+            heard.context("nobody overheard it")
+        })?;
+    }
+    ensure!(mailbox.is_empty()?, "a tagged packet came in");
+    Ok(())
+}
+
 fn ip(namespace: &NetNs, arguments: &[&str]) -> Result<()> {
     let output = namespace.command("ip").args(arguments).output()?;
     ensure!(
         output.status.success(),
         "ip {}: {output:?}",
         arguments.join(" ")
+    );
+    Ok(())
+}
+
+/// The last scene: it takes a pod's interface away for good.
+pub(crate) const LAST_SCENES: &[Scene] = &[(
+    "an_interface_with_a_removed_pods_number_gets_nothing_of_it",
+    number_taken_over,
+)];
+
+const THIEF: &str = "p-thief";
+
+fn number_taken_over(lab: &Lab) -> Result<()> {
+    let (from, gone, thief) = (
+        lab.pod("kafka-0")?,
+        lab.pod("producer-0")?,
+        lab.pod("stranger-2")?,
+    );
+    let node = lab.node(gone.node)?;
+    let to = gone.slice_address.context("a member")?.octets();
+    // An answer of a broker's, which a producer may get.
+    let answer = Tcp::new(SERVER_PORT, CLIENT_PORT).ack().data("an answer");
+    let packet = Ipv4::between(from.pod_address.octets(), to).identification(1);
+    let packet = packet.tcp(answer).build();
+    let is_answer = |frame: &Frame| frame.bytes.ends_with(b"an answer");
+    let at_pod = Capture::of_arriving(&gone.netns, "eth0")?;
+    inject(&from.netns, &packet)?;
+    at_pod
+        .wait_for(is_answer)?
+        .context("not vacuous: the pod gets it")?;
+
+    let interface = gone.spec.host_interface();
+    let number = node
+        .netns
+        .enter(|| nix::net::if_::if_nametoindex(interface.as_str()))??;
+    ip(&node.netns, &["link", "delete", &interface])?;
+    let is_forgotten = poll_until(LIMIT, || {
+        let locals = maps_of(lab, node.name)?.entries::<LocalKey, LocalEndpoint>("LOCAL")?;
+        Ok(locals
+            .values()
+            .all(|pod| pod.ifindex != number)
+            .then_some(()))
+    })?;
+    is_forgotten.context("the node still delivers to an interface that is gone")?;
+    let number = number.to_string();
+    let peer = thief.netns.name();
+    ip(
+        &node.netns,
+        &[
+            "link", "add", THIEF, "index", &number, "type", "veth", "peer", "name", "eth9",
+            "netns", peer,
+        ],
+    )?;
+    ip(&node.netns, &["link", "set", THIEF, "up"])?;
+    ip(&thief.netns, &["link", "set", "eth9", "up"])?;
+    let at_thief = Capture::of_arriving(&thief.netns, "eth9")?;
+    expect_drops(lab, &[(node.name, "kafka", "no_endpoint", 1)], || {
+        inject(&from.netns, &packet)
+    })?;
+    ensure!(
+        !at_thief.take()?.iter().any(is_answer),
+        "somebody else got it"
     );
     Ok(())
 }
