@@ -225,8 +225,16 @@ pub struct HostFacts {
     /// Link-layer addresses of pods by interface (of the pod, or its bridge) and pod address, where
     /// the host knows them.
     pub neighbours: BTreeMap<(u32, Address), [u8; 6]>,
-    /// The mark of what this node's programs put into the tunnel: drawn once, and then kept.
+    pub secrets: Secrets,
+}
+
+/// What only this node's programs know: drawn once, and then kept. Zeros: not drawn yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Secrets {
+    /// The mark of what they put into the tunnel.
     pub tunnel_mark: u32,
+    /// Proves at the kernel's tunnel device where a packet was judged.
+    pub detour: [u16; 4],
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

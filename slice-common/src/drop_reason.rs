@@ -64,8 +64,8 @@ drop_reasons! {
         "The ICMP message is neither an echo request, an echo reply nor an error.";
         "Only echo (ping) travels between slice pods.";
     6 GsoNotTcp "gso_not_tcp":
-        "A segmentation-offload packet that is not TCP; it is not carried yet.";
-        "Switch UDP segmentation offload (UDP_SEGMENT) off in the sending application.";
+        "A segmentation-offload packet that is neither TCP nor UDP, or in parts.";
+        "Something builds packets by hand (AF_PACKET with PACKET_VNET_HDR); find out which.";
     7 TooBig "too_big":
         "The packet does not fit the path's MTU once 50 bytes of tunnel headers are added.";
         "Lower the pod's MTU to the underlay's MTU less 50, or raise the underlay's MTU.";

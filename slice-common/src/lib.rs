@@ -10,6 +10,7 @@ pub mod address;
 pub mod drop_reason;
 pub mod id;
 pub mod layout;
+pub mod path_mtu;
 pub mod policy;
 pub mod reply;
 pub mod wire;

@@ -7,8 +7,8 @@ use aya_ebpf::macros::btf_map;
 use slice_common::address::Address;
 use slice_common::layout::{
     Capacity, Class, ClassKey, Counter, CounterKey, DropKey, Endpoint, FLOW_WORDS, FirstFragment,
-    Flow, FlowKey, FragmentKey, LocalEndpoint, LocalKey, Path, PathGroup, Peer, PolicyEntry,
-    PolicyKey, ReplyKey, Route, RouteKey, Settings, Slice,
+    Flow, FlowKey, FragmentKey, LearntMtu, LocalEndpoint, LocalKey, Path, PathEnds, PathGroup,
+    Peer, PolicyEntry, PolicyKey, ReplyKey, Route, RouteKey, Settings, Slice,
 };
 
 // Written by the agent.
@@ -60,6 +60,14 @@ static FRAGMENTS: LruHashMap<FragmentKey, FirstFragment, { Capacity::FRAGMENTS }
 static FLOWS: LruHashMap<FlowKey, Flow, { Capacity::FLOWS }> = LruHashMap::new();
 #[btf_map]
 static FLOW_SIGHTINGS: Array<u32, { Capacity::FLOW_SIGHTINGS }> = Array::new();
+
+// Written here: what routers on the way said that they let through, and until when the last of it
+// holds; 0 while nothing does, so that a packet costs one load.
+
+#[btf_map]
+static PATH_MTU: HashMap<PathEnds, LearntMtu, { Capacity::PATH_MTU }> = HashMap::new();
+#[btf_map]
+static PATH_MTU_UNTIL: Array<u64, 1> = Array::new();
 
 // Written here, one copy per CPU: a shared counter next to hot state costs ten times as much.
 
@@ -200,6 +208,35 @@ pub(crate) fn was_sighted(sighting: u32) -> bool {
         let is_second = slot.read_volatile() == sighting;
         slot.write_volatile(sighting);
         is_second
+    }
+}
+
+#[inline(always)]
+pub(crate) fn learnt_mtu(ends: &PathEnds) -> Option<LearntMtu> {
+    // SAFETY: as for `path`; a lost race reads the size of one message with the time of another.
+    unsafe { PATH_MTU.get(ends).copied() }
+}
+
+#[inline(always)]
+pub(crate) fn set_learnt_mtu(ends: &PathEnds, learnt: LearntMtu) {
+    let _full = PATH_MTU.insert(ends, learnt, KEY_ANY);
+}
+
+/// 0: nothing is learnt.
+#[inline(always)]
+pub(crate) fn mtus_hold_until_ns() -> u64 {
+    match PATH_MTU_UNTIL.get_ptr(0) {
+        // SAFETY: one aligned 64-bit load.
+        Some(until_ns) => unsafe { until_ns.read_volatile() },
+        None => 0,
+    }
+}
+
+#[inline(always)]
+pub(crate) fn set_mtus_hold_until_ns(until_ns: u64) {
+    if let Some(slot) = PATH_MTU_UNTIL.get_ptr_mut(0) {
+        // SAFETY: one aligned 64-bit store; who loses a race is told again by the next router.
+        unsafe { slot.write_volatile(until_ns) };
     }
 }
 

@@ -8,13 +8,13 @@
 use aya_ebpf::bindings::{
     __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
+    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
     bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::generated::{
     bpf_csum_level, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect_neigh,
     bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type,
-    bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
 };
 use aya_ebpf::programs::TcContext;
 use slice_common::wire::{ETHERNET_BYTES, vxlan};
@@ -74,6 +74,20 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn has_vlan(self) -> bool {
         field!(self, vlan_present) != 0
+    }
+
+    /// Whether that tag names no VLAN and only says how urgent the frame is.
+    #[inline(always)]
+    pub(crate) fn has_priority_tag(self) -> bool {
+        const VLAN_BITS: u32 = 0x0fff;
+        self.has_vlan() && field!(self, vlan_tci) & VLAN_BITS == 0
+    }
+
+    /// Forgets the tag that the kernel has taken off.
+    #[inline(always)]
+    pub(crate) fn drop_tag(self) -> Result<(), Refused> {
+        // SAFETY: no packet pointer is kept across it.
+        check(unsafe { bpf_skb_vlan_pop(self.skb) })
     }
 
     /// Makes a packet that was overheard (a bridge forwards frames for its own address) one for the
@@ -176,6 +190,15 @@ impl Packet {
         let from = (&raw const *value).cast();
         // SAFETY: `from` points to at least `bytes` initialised bytes; the helper checks the range.
         check(unsafe { bpf_skb_store_bytes(self.skb, offset, from, bytes, 0) })
+    }
+
+    /// Overwrites bytes and keeps what the network card summed up of the packet in step with them.
+    #[inline(always)]
+    pub(crate) fn replace_bytes<T: Copy>(self, offset: u32, value: &T) -> Result<(), Refused> {
+        let from = (&raw const *value).cast();
+        let flags = BPF_F_RECOMPUTE_CSUM as u64;
+        // SAFETY: as for `store`.
+        check(unsafe { bpf_skb_store_bytes(self.skb, offset, from, size_of::<T>() as u32, flags) })
     }
 
     /// Adjusts the IPv4 header checksum at `offset` for a word that changes; `bytes` is 2 or 4.

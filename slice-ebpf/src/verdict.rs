@@ -1,6 +1,6 @@
 //! The one exit of every program: counts what was dropped and picks the return code.
 
-use aya_ebpf::bindings::tcx_action_base::{TCX_DROP, TCX_NEXT, TCX_REDIRECT};
+use aya_ebpf::bindings::tcx_action_base::{TCX_DROP, TCX_NEXT, TCX_PASS, TCX_REDIRECT};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
 use slice_common::drop_reason::DropReason;
@@ -15,6 +15,8 @@ use crate::packet::Refused;
 pub(crate) enum Verdict {
     /// Not ours: the next program and the stack see the packet as it came.
     Untouched,
+    /// The packet is judged, and the host's stack carries on with it.
+    ToHost,
     /// A redirect helper's answer: the packet is on its way, or the helper refused.
     Redirected(i32),
     /// The packet was dropped for this reason, and became an answer to its sender that is on its way
@@ -48,6 +50,7 @@ pub(crate) fn finish(
 ) -> i32 {
     let (reason, code) = match result {
         Ok(Verdict::Untouched) => return TCX_NEXT,
+        Ok(Verdict::ToHost) => return TCX_PASS,
         Ok(Verdict::Redirected(TCX_REDIRECT)) => return TCX_REDIRECT,
         Ok(Verdict::Redirected(_)) => (DropReason::HelperFailed, TCX_DROP),
         Ok(Verdict::Answered(reason, TCX_REDIRECT)) => (reason, TCX_REDIRECT),

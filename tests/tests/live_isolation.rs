@@ -10,6 +10,10 @@ mod addresses;
 mod errors;
 #[path = "live_isolation/forgers.rs"]
 mod forgers;
+#[path = "live_isolation/narrow.rs"]
+mod narrow;
+#[path = "live_isolation/segments.rs"]
+mod segments;
 #[path = "live_isolation/sizes.rs"]
 mod sizes;
 #[path = "live_isolation/strangers.rs"]
@@ -75,6 +79,8 @@ fn scenes() -> impl Iterator<Item = Scene> {
         forgers::SCENES,
         errors::SCENES,
         sizes::SCENES,
+        narrow::SCENES,
+        segments::SCENES,
     ]
     .into_iter()
     .flatten()

@@ -10,7 +10,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{
     Array, ArrayOfMaps, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuHashMap,
 };
-use slice_common::layout::{MAPS, MapKind, MapSpec};
+use slice_common::layout::{self, LearntMtu, MAPS, MapKind, MapSpec, PathEnds};
 
 use super::pins::Pins;
 use super::table::create_trie;
@@ -183,7 +183,16 @@ impl Maps {
         }
     }
 
-    /// Every entry of a map that only the agent writes.
+    /// Forgets what routers said of a path that is about to change or to go.
+    pub fn forget_learnt(&self, path: u32) -> Result<()> {
+        match self.hash::<u32, layout::Path>("PATHS")?.get(&path, 0) {
+            Ok(path) => self.remove::<PathEnds, LearntMtu>("PATH_MTU", path.ends()),
+            Err(error) if is_absent(&error) => Ok(()),
+            Err(error) => Err(error).context("cannot read the map PATHS"),
+        }
+    }
+
+    /// Every entry of a map that the programs write seldom, if at all.
     pub fn entries<K: Pod + Ord, V: Pod>(&self, name: &str) -> Result<BTreeMap<K, V>> {
         self.hash(name)?
             .iter()

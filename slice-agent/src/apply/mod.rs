@@ -97,8 +97,12 @@ impl Dataplane {
             Change::RemovePortOwner(owner) => port_owner::remove(netlink, &owner.interface)
                 .await
                 .map(drop),
-            Change::PutPath(put) => maps.put("PATHS", put.key, put.value),
+            Change::PutPath(put) => {
+                maps.forget_learnt(put.key)?;
+                maps.put("PATHS", put.key, put.value)
+            }
             Change::RemovePath(gone) => {
+                maps.forget_learnt(gone.key)?;
                 maps.remove::<u32, slice_common::layout::Path>("PATHS", gone.key)
             }
             Change::PutPathGroup(put) => maps.put("PATH_GROUPS", put.key, put.value),

@@ -110,7 +110,8 @@ impl Builder<'_> {
             underlay_address: underlay.address.into(),
             tunnel_port: Port::new(underlay.port).network_word(),
             reserved: 0,
-            tunnel_mark: self.facts.tunnel_mark,
+            tunnel_mark: self.facts.secrets.tunnel_mark,
+            detour_secret: self.facts.secrets.detour,
         });
         let interface = PortOwner::INTERFACE.to_owned();
         let port = underlay.port;

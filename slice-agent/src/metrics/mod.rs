@@ -51,6 +51,7 @@ mod tests {
         status.update(|state| {
             state.names.slices = BTreeMap::from([(7, "kafka".into())]);
             state.names.clusters = BTreeMap::from([(1, "west".into())]);
+            state.names.paths = BTreeMap::from([(3, "west/west-1".into())]);
             state.names.classes = BTreeMap::from([((7, 2), "replication".into())]);
             state.config_valid = true;
         });
@@ -79,6 +80,7 @@ mod tests {
                 },
                 9,
             )]),
+            path_mtu_bytes: BTreeMap::from([(3, 1500)]),
         });
         for line in [
             "sliceplane_traffic_packets_total{slice=\"kafka\",peer_cluster=\"west\",\
@@ -86,6 +88,7 @@ mod tests {
             "sliceplane_traffic_bytes_total{slice=\"kafka\",peer_cluster=\"west\",\
              class=\"replication\",direction=\"out\"} 700",
             "sliceplane_drops_total{slice=\"kafka\",reason=\"policy_denied\"} 9",
+            "sliceplane_path_mtu_bytes{path=\"west/west-1\"} 1500",
             "sliceplane_map_entries{map=\"DROPS\"} 3",
             "sliceplane_map_capacity{map=\"DROPS\"} 16384",
             "sliceplane_config_valid 1",
@@ -121,12 +124,14 @@ mod tests {
                     5,
                 ),
             ]),
+            path_mtu_bytes: BTreeMap::from([(4, 1400)]),
         });
         for line in [
             "sliceplane_traffic_packets_total{slice=\"kafka\",peer_cluster=\"99\",class=\"6\",\
              direction=\"77\"} 1",
             "sliceplane_drops_total{slice=\"\",reason=\"200\"} 4",
             "sliceplane_drops_total{slice=\"12\",reason=\"70000\"} 5",
+            "sliceplane_path_mtu_bytes{path=\"4\"} 1400",
         ] {
             assert!(page.contains(line), "no line {line} in\n{page}");
         }

@@ -64,6 +64,12 @@ pub const DROPS: Metric = counter(
     &["slice", "reason"],
     "Packets dropped by the kernel programs; slice is empty where it was not yet known",
 );
+pub const PATH_MTU_BYTES: Metric = gauge(
+    "sliceplane_path_mtu_bytes",
+    &["path"],
+    "Largest packet with its tunnel headers that is sent on the path to another node: what is \
+     configured, or less for ten minutes after a router on the way said so",
+);
 pub const MAP_ENTRIES: Metric = gauge(
     "sliceplane_map_entries",
     &["map"],
@@ -120,6 +126,7 @@ pub const METRICS: &[Metric] = &[
     TRAFFIC_PACKETS,
     TRAFFIC_BYTES,
     DROPS,
+    PATH_MTU_BYTES,
     MAP_ENTRIES,
     MAP_CAPACITY,
     BUILD_INFO,

@@ -24,6 +24,7 @@ pub(super) struct Snapshot {
     packets: BTreeMap<Labels, u64>,
     bytes: BTreeMap<Labels, u64>,
     drops: BTreeMap<Labels, u64>,
+    path_mtu_bytes: BTreeMap<Labels, u64>,
     map_entries: BTreeMap<Labels, u64>,
     config_valid: bool,
     generation: u32,
@@ -74,10 +75,15 @@ impl Snapshot {
         for (key, count) in &counters.drops {
             *drops.entry(drop_labels(&state.names, key)).or_default() += count;
         }
+        let path_mtu_bytes = counters
+            .path_mtu_bytes
+            .iter()
+            .map(|(path, mtu)| (path_labels(&state.names, *path), u64::from(*mtu)));
         Self {
             packets,
             bytes,
             drops,
+            path_mtu_bytes: path_mtu_bytes.collect(),
             map_entries: map_entries.collect(),
             config_valid: state.config_valid,
             generation: state.generation,
@@ -103,6 +109,7 @@ impl Snapshot {
             (names::TRAFFIC_PACKETS, self.packets.clone()),
             (names::TRAFFIC_BYTES, self.bytes.clone()),
             (names::DROPS, self.drops.clone()),
+            (names::PATH_MTU_BYTES, self.path_mtu_bytes.clone()),
             (names::MAP_ENTRIES, self.map_entries.clone()),
             (names::MAP_CAPACITY, capacity.collect()),
             (names::BUILD_INFO, BTreeMap::from([(build, 1)])),
@@ -188,6 +195,11 @@ fn drop_labels(names: &Names, key: &DropKey) -> Labels {
         .and_then(DropReason::from_number);
     let reason = reason.map_or_else(|| key.reason.to_string(), |known| known.label().to_owned());
     vec![slice_label(names, key.slice), reason]
+}
+
+fn path_labels(names: &Names, path: u32) -> Labels {
+    let name = names.paths.get(&path).cloned();
+    vec![name.unwrap_or_else(|| path.to_string())]
 }
 
 fn slice_label(names: &Names, slice: u32) -> String {

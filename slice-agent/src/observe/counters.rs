@@ -7,19 +7,23 @@ use aya::Pod;
 use aya::maps::PerCpuValues;
 use slice_common::layout::{Counter, CounterKey, DropKey};
 
+use super::path_mtu;
 use crate::apply::maps::{Maps, spec};
 
-/// The kernel's counters at one moment.
+/// The kernel's counters, and what it takes for the sizes of paths, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub traffic: BTreeMap<CounterKey, Counter>,
     pub drops: BTreeMap<DropKey, u64>,
+    /// By path.
+    pub path_mtu_bytes: BTreeMap<u32, u32>,
 }
 
 pub fn read(maps: &Maps) -> Result<Counters> {
     Ok(Counters {
         traffic: per_cpu(maps, "COUNTERS", add)?,
         drops: drops(maps)?,
+        path_mtu_bytes: path_mtu::read(maps)?,
     })
 }
 

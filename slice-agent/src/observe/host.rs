@@ -19,7 +19,7 @@ use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
 use crate::apply::guards;
 use crate::apply::netlink::cause;
-use crate::image::{HostFacts, Interface, NodeImage};
+use crate::image::{HostFacts, Interface, NodeImage, Secrets};
 
 /// The kernel's table of local and broadcast addresses (RT_TABLE_LOCAL): no networks.
 const LOCAL_TABLE: u32 = 255;
@@ -27,7 +27,7 @@ const LOCAL_TABLE: u32 = 255;
 /// Reads the facts of the calling thread's network namespace.
 pub async fn facts(netlink: &Handle) -> Result<HostFacts> {
     let mut facts = HostFacts {
-        tunnel_mark: draw_mark()?,
+        secrets: draw_secrets()?,
         ..HostFacts::default()
     };
     let mut names = BTreeMap::new();
@@ -52,14 +52,23 @@ pub async fn facts(netlink: &Handle) -> Result<HostFacts> {
     Ok(facts)
 }
 
-/// Any but 0, which packets have that nobody marked.
-fn draw_mark() -> Result<u32> {
-    let drawn = getrandom::u32().context("cannot draw a random number")?;
-    Ok(drawn.max(1))
+/// The mark is any but 0, which packets have that nobody marked. The other one stands in Ethernet
+/// addresses: of single stations, locally administered.
+fn draw_secrets() -> Result<Secrets> {
+    let mark = getrandom::u32().context("cannot draw a random number")?;
+    let mut detour = [0; 8];
+    getrandom::fill(&mut detour).context("cannot draw a random number")?;
+    for first in [0, 6] {
+        detour[first] = detour[first] & 0xfc | 0x02;
+    }
+    Ok(Secrets {
+        tunnel_mark: mark.max(1),
+        detour: [0, 2, 4, 6].map(|at| u16::from_ne_bytes([detour[at], detour[at + 1]])),
+    })
 }
 
 /// Keeps what was known before: the host forgets neighbours that it does not talk to, but a pod's
-/// address stays while its interface does; and the mark is drawn once.
+/// address stays while its interface does; and secrets are drawn once.
 pub fn remember(facts: &mut HostFacts, before: &HostFacts) {
     let present: Vec<u32> = facts.interfaces.values().map(|at| at.ifindex).collect();
     for (at, address) in &before.neighbours {
@@ -67,8 +76,8 @@ pub fn remember(facts: &mut HostFacts, before: &HostFacts) {
             facts.neighbours.entry(*at).or_insert(*address);
         }
     }
-    if before.tunnel_mark != 0 {
-        facts.tunnel_mark = before.tunnel_mark;
+    if before.secrets != Secrets::default() {
+        facts.secrets = before.secrets;
     }
 }
 
@@ -94,7 +103,12 @@ pub fn known_in(image: &NodeImage) -> HostFacts {
         .values()
         .filter(|pod| pod.pod_mac != INNER_DESTINATION_MAC);
     HostFacts {
-        tunnel_mark: image.settings.map_or(0, |settings| settings.tunnel_mark),
+        secrets: image
+            .settings
+            .map_or_else(Secrets::default, |settings| Secrets {
+                tunnel_mark: settings.tunnel_mark,
+                detour: settings.detour_secret,
+            }),
         neighbours: known
             .map(|pod| ((pod.ifindex, pod.pod_address), pod.pod_mac))
             .collect(),

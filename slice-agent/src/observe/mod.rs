@@ -2,6 +2,7 @@
 
 pub mod counters;
 pub mod host;
+pub mod path_mtu;
 
 use anyhow::Result;
 use rtnetlink::Handle;

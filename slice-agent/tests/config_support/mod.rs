@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use slice_agent::image::{HostFacts, Interface, Prefixed, TrieKey};
+use slice_agent::image::{HostFacts, Interface, Prefixed, Secrets, TrieKey};
 use slice_agent::model::{self, Validated};
 use slice_agent::source::file::Source;
 
@@ -118,7 +118,10 @@ pub(crate) fn right() -> Validated {
 /// The host that `RIGHT` is for.
 pub(crate) fn east_1() -> HostFacts {
     let mut facts = HostFacts {
-        tunnel_mark: 0x7a3c_19e5,
+        secrets: Secrets {
+            tunnel_mark: 0x7a3c_19e5,
+            detour: [1, 2, 3, 4],
+        },
         ..HostFacts::default()
     };
     for (ifindex, name, kind, address) in [

@@ -109,7 +109,7 @@ layout! {
 
 layout! {
     /// The one value of `SETTINGS`.
-    pub struct Settings: 16 {
+    pub struct Settings: 24 {
         /// Counts the configurations applied; 0 before the first.
         pub generation: u32,
         pub underlay_address: Address,
@@ -119,6 +119,9 @@ layout! {
         /// Marks packets that the programs of this node put into the tunnel; not 0, and a secret of
         /// the node.
         pub tunnel_mark: u32,
+        /// What `underlay_ingress` writes into the inner Ethernet header of a packet that the kernel's
+        /// device takes out of the tunnel: a secret of the node, as in memory.
+        pub detour_secret: [u16; 4],
     }
 }
 

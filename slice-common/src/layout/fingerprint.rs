@@ -41,6 +41,8 @@ pub(super) const fn of_all_layouts() -> u64 {
         Peer::SHAPE,
         PathGroup::SHAPE,
         Path::SHAPE,
+        PathEnds::SHAPE,
+        LearntMtu::SHAPE,
         PolicyKey::SHAPE,
         PolicyEntry::SHAPE,
         ClassKey::SHAPE,

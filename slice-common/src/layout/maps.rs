@@ -22,6 +22,7 @@ impl Capacity {
     pub const FLOWS: usize = 65_536;
     /// A power of two.
     pub const FLOW_SIGHTINGS: usize = 16_384;
+    pub const PATH_MTU: usize = Self::PEERS;
     pub const NODE_ADDRESSES: usize = 1024;
     pub const COUNTERS: usize = 16_384;
     pub const DROPS: usize = 16_384;
@@ -187,6 +188,20 @@ pub const MAPS: &[MapSpec] = &[
         Capacity::FLOW_SIGHTINGS,
         Writer::Kernel,
         "flows that share a place are cached later",
+    ),
+    map::<PathEnds, LearntMtu>(
+        "PATH_MTU",
+        MapKind::Hash,
+        Capacity::PATH_MTU,
+        Writer::Kernel,
+        "holds one entry for each peer",
+    ),
+    map::<u32, u64>(
+        "PATH_MTU_UNTIL",
+        MapKind::Array,
+        1,
+        Writer::Kernel,
+        "holds one value",
     ),
     map::<CounterKey, Counter>(
         "COUNTERS",

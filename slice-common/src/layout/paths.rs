@@ -44,6 +44,35 @@ layout! {
     }
 }
 
+layout! {
+    /// Key of `PATH_MTU`: the ends of a path.
+    pub struct PathEnds: 8 {
+        pub local: Address,
+        pub remote: Address,
+    }
+}
+
+layout! {
+    /// Value of `PATH_MTU`: what a router on the way said that it lets through.
+    pub struct LearntMtu: 16 {
+        /// Largest outer IPv4 packet in bytes.
+        pub mtu: u32,
+        pub reserved: u32,
+        /// Kernel nanoseconds.
+        pub learnt_at_ns: u64,
+    }
+}
+
+impl Path {
+    #[inline(always)]
+    pub const fn ends(&self) -> PathEnds {
+        PathEnds {
+            local: self.local,
+            remote: self.remote,
+        }
+    }
+}
+
 /// The encapsulations, as numbers in [`Path::encapsulation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encapsulation {

@@ -12,7 +12,10 @@ pub const QUOTED_BYTES: u32 = 40;
 /// IPv4 and ICMP header of an answer.
 pub const HEADERS_BYTES: u32 = 28;
 
-const UNREACHABLE_FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
+/// Type and code.
+pub const UNREACHABLE_FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
+/// The first byte of an IPv4 header without options.
+pub const PLAIN_HEADER: u8 = 0x45;
 
 /// IPv4 and ICMP header, in memory order, of the answer that `quoted` does not fit `mtu_bytes`.
 #[inline(always)]

@@ -11,6 +11,7 @@
 //! ```
 
 pub mod checksum;
+pub mod detour;
 pub mod ecn;
 pub mod frame;
 pub mod icmp;

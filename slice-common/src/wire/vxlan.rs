@@ -56,6 +56,12 @@ pub const fn source_port(flow_hash: u32) -> Port {
     Port::new(0xc000 | ((flow_hash ^ flow_hash >> 14) & 0x3fff) as u16)
 }
 
+/// Whether [`source_port`] gives such ports.
+#[inline(always)]
+pub const fn is_source_port(port: Port) -> bool {
+    port.number() >= 0xc000
+}
+
 /// Builds the 50 bytes that stand between the outer Ethernet header and the inner IPv4 packet of
 /// `inner_bytes`, as half words in memory order.
 ///

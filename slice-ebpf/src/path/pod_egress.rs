@@ -3,7 +3,7 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Direction, Endpoint, Flow, Path, Settings};
+use slice_common::layout::{Direction, Endpoint, Flow, Settings};
 use slice_common::policy::Ground;
 use slice_common::wire::ETHERNET_BYTES;
 use slice_common::wire::ipv4::Ipv4Header;
@@ -15,7 +15,7 @@ use crate::stage::policy::Conversation;
 use crate::stage::resolve::{Paths, Target};
 use crate::stage::{
     answer, classify, count, deliver, flow, fragment, icmp_error, identity, integrity, mapping,
-    outside, parse, policy, resolve, segment, tunnel,
+    outside, parse, path_mtu, policy, resolve, segment, tunnel,
 };
 use crate::verdict::{Trace, Verdict, finish};
 
@@ -174,12 +174,13 @@ fn to_path(
         Some(path) => path,
         None => *resolve::path_now(flow.path_group)?,
     };
-    if segment::check_size(&headers, &path).is_err() {
-        return tell_too_big(packet, &headers, &path);
+    let mtu_bytes = path_mtu::effective_bytes(&path);
+    if segment::check_size(&headers, mtu_bytes).is_err() {
+        return tell_too_big(packet, &headers, mtu_bytes);
     }
     headers.ip = mapping::map_source(packet, &headers, flow.slice_source)?;
     if headers.tcp.negotiates() {
-        segment::clamp_mss(packet, &headers, &path)?;
+        segment::clamp_mss(packet, &headers, mtu_bytes)?;
     }
     tunnel::push(packet, &headers, flow.slice, flow.class, &path, settings)?;
     let class = flow.class.class;
@@ -189,10 +190,10 @@ fn to_path(
 
 /// Too big: the pod is told, as a router would tell it.
 #[inline(always)]
-fn tell_too_big(packet: Packet, headers: &Headers, path: &Path) -> Result<Verdict, DropReason> {
+fn tell_too_big(packet: Packet, headers: &Headers, mtu_bytes: u32) -> Result<Verdict, DropReason> {
     let endpoint = identity::pod_behind(packet.ifindex()).ok_or(DropReason::TooBig)?;
     let pod = resolve::pod_itself(endpoint).ok_or(DropReason::TooBig)?;
-    answer::fragmentation_needed(packet, headers, path)?;
+    answer::fragmentation_needed(packet, headers, mtu_bytes)?;
     match deliver::as_written(packet, pod.door())? {
         Verdict::Redirected(code) => Ok(Verdict::Answered(DropReason::TooBig, code)),
         verdict => Ok(verdict),

@@ -6,7 +6,6 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
-use slice_common::wire::ETHERNET_BYTES;
 
 use crate::maps;
 use crate::packet::Packet;
@@ -29,21 +28,17 @@ fn try_underlay_guard(packet: Packet, trace: &mut Trace) -> Result<Verdict, Drop
     if tunnel::take_mark(packet, &settings) {
         return Ok(Verdict::Untouched);
     }
-    // ...and what is no IPv4 may leave.
-    let Some(ip) = parse::candidate(packet) else {
+    // ...and what is no IPv4 may leave. Somebody else may take tags off.
+    let Some((ip, offset)) = parse::behind_tags(packet) else {
         return Ok(Verdict::Untouched);
     };
     // Nobody else speaks to a tunnel.
-    if tunnel::is_to_tunnel_port(packet, &ip, &settings) {
+    if tunnel::is_to_tunnel_port(packet, &ip, offset, &settings) {
         return Err(DropReason::ForgedUnderlay);
     }
     // Nor does a packet become one behind us that only passes through this node.
-    if !packet.is_made_by_this_host()
-        && ip
-            .check(packet.len().saturating_sub(ETHERNET_BYTES))
-            .is_ok()
-    {
-        integrity::check(packet, &ip, ETHERNET_BYTES)?;
+    if !packet.is_made_by_this_host() && ip.check(packet.len().saturating_sub(offset)).is_ok() {
+        integrity::check(packet, &ip, offset)?;
     }
     // Slice addresses are for the tunnel. The host's guard routes say so to what the host routes;
     // some CNIs send past its routing.

@@ -13,8 +13,8 @@ use crate::packet::Packet;
 use crate::stage::parse::Headers;
 use crate::stage::policy::Conversation;
 use crate::stage::{
-    count, deliver, flow, fragment, icmp_error, identity, mapping, parse, policy, resolve, segment,
-    tunnel,
+    count, deliver, detour, flow, fragment, icmp_error, identity, mapping, parse, path_mtu, policy,
+    resolve, segment, tunnel,
 };
 use crate::verdict::{Trace, Verdict, finish};
 
@@ -27,15 +27,21 @@ pub fn underlay_ingress(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn try_underlay_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReason> {
-    // IPv4 for this node's tunnel port; everything else is the host's.
-    let Some(outer) = parse::candidate(packet) else {
+    // IPv4 for this node's tunnel port; everything else is the host's, what routers say of our
+    // packets too.
+    let Some(outer) = parse::candidate_on_the_wire(packet) else {
         return Ok(Verdict::Untouched);
     };
     let Some(settings) = maps::settings() else {
         return Ok(Verdict::Untouched);
     };
     if !tunnel::is_ours(packet, &outer, &settings) {
+        path_mtu::listen(packet, &outer, &settings);
         return Ok(Verdict::Untouched);
+    }
+    // A priority tag has told the switches what it had to.
+    if packet.has_priority_tag() {
+        packet.drop_tag()?;
     }
     // Of a flow whose way is known, as most packets are, or one to be judged.
     let (headers, tos, flow) = match recall(packet, &outer, &settings) {
@@ -138,12 +144,16 @@ fn hand_over(
     tos: u8,
     flow: &Flow,
 ) -> Result<Verdict, DropReason> {
+    // Datagrams in segments: the kernel's device takes them out, and `tunnel_ingress` delivers them.
+    if headers.needs_detour() {
+        return detour::begin(packet, flow.slice, flow.class);
+    }
     let mut headers = tunnel::pop(packet, headers, tos)?;
     // The pod's answers go back by this group, and must fit its path.
     if headers.tcp.negotiates()
         && let Ok(path) = resolve::path_now(flow.path_group)
     {
-        segment::clamp_mss(packet, &headers, path)?;
+        segment::clamp_mss(packet, &headers, path_mtu::effective_bytes(path))?;
     }
     headers.ip = mapping::map_destination(packet, &headers, flow.door().pod_address)?;
     let verdict = deliver::to_pod(packet, headers.ip, flow.door())?;

@@ -1,7 +1,6 @@
 //! What do we tell the sender of a packet that goes no further?
 
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::Path;
 use slice_common::policy::PacketKind;
 use slice_common::wire::icmp::{self, QUOTED_BYTES};
 use slice_common::wire::{ETHERNET_BYTES, vxlan};
@@ -9,10 +8,7 @@ use slice_common::wire::{ETHERNET_BYTES, vxlan};
 use crate::packet::Packet;
 use crate::stage::parse::Headers;
 
-/// IPv4 without options.
-const PLAIN_HEADER: u8 = 0x45;
-
-/// Makes the packet the answer that it does not fit the path, from its destination to its sender. A
+/// Makes the packet the answer that it does not fit a path of `mtu_bytes`, from its destination to its sender. A
 /// packet without DF gets it too: we cannot cut it, but Linux senders then do.
 /// # Errors  nothing is said about errors and later fragments (RFC 1122), nor to packets with options;
 /// the packet may be spoilt by then.
@@ -20,13 +16,13 @@ const PLAIN_HEADER: u8 = 0x45;
 pub(crate) fn fragmentation_needed(
     packet: Packet,
     headers: &Headers,
-    path: &Path,
+    mtu_bytes: u32,
 ) -> Result<(), DropReason> {
     let silent = matches!(
         headers.transport.kind,
         PacketKind::Error | PacketKind::LaterFragment
     );
-    if silent || headers.ip.first_byte() != PLAIN_HEADER {
+    if silent || headers.ip.first_byte() != icmp::PLAIN_HEADER {
         return Err(DropReason::TooBig);
     }
     packet.make_readable(ETHERNET_BYTES + QUOTED_BYTES);
@@ -34,7 +30,7 @@ pub(crate) fn fragmentation_needed(
     let answer = icmp::fragmentation_needed(
         headers.ip.destination(),
         headers.ip.source(),
-        path.mtu.saturating_sub(vxlan::OVERHEAD_BYTES) as u16,
+        mtu_bytes.saturating_sub(vxlan::OVERHEAD_BYTES) as u16,
         &quoted,
     );
     packet.cut(ETHERNET_BYTES + QUOTED_BYTES)?;

@@ -12,6 +12,9 @@ use slice_common::wire::{ETHERNET_BYTES, ETHERTYPE_IPV4};
 
 use crate::packet::Packet;
 
+const TAG_8021Q: u16 = 0x8100u16.to_be();
+const TAG_8021AD: u16 = 0x88a8u16.to_be();
+
 /// What RFC 792 promises of the transport header in a quote.
 const QUOTED_TRANSPORT_BYTES: u32 = 8;
 
@@ -30,6 +33,26 @@ pub(crate) struct Headers {
     pub(crate) present_bytes: u32,
 }
 
+impl Headers {
+    /// What stands in each segment of a segmentation-offload packet before its payload.
+    #[inline(always)]
+    pub(crate) fn segment_header_bytes(&self) -> u32 {
+        let transport_bytes = match self.ip.protocol() {
+            TCP => self.tcp.header_bytes(),
+            _ => UDP_HEADER_BYTES,
+        };
+        self.ip.header_bytes() + transport_bytes
+    }
+
+    /// Whether the kernel's helper would leave the packet such that its segments are lost: it keeps
+    /// saying of one that was taken out of a tunnel that it is in one, and only TCP does not mind
+    /// (`BPF_F_ADJ_ROOM_DECAP_L4_UDP` will tell it, in kernels to come).
+    #[inline(always)]
+    pub(crate) fn needs_detour(&self) -> bool {
+        self.gso_bytes != 0 && self.ip.protocol() != TCP
+    }
+}
+
 /// Whether the frame is untagged IPv4: the only kind that our programs carry. A tag would survive a
 /// redirect and choose the VLAN on the other side.
 #[inline(always)]
@@ -40,9 +63,27 @@ pub(crate) fn is_untagged_ipv4(packet: Packet) -> bool {
 /// Whether the frame has a VLAN tag, taken off already or still in it.
 #[inline(always)]
 pub(crate) fn is_tagged(packet: Packet) -> bool {
-    const TAG_8021Q: u16 = 0x8100u16.to_be();
-    const TAG_8021AD: u16 = 0x88a8u16.to_be();
     packet.has_vlan() || matches!(packet.ethertype(), TAG_8021Q | TAG_8021AD)
+}
+
+/// Tags that a frame may have in it, beside one that the kernel took off: switches read no more.
+const TAGS_MAX: u32 = 2;
+const TAG_BYTES: u32 = 4;
+
+/// The IPv4 header of a frame, and where it stands, whatever tags are before it.
+#[inline(always)]
+pub(crate) fn behind_tags(packet: Packet) -> Option<(Ipv4Header, u32)> {
+    let mut offset = ETHERNET_BYTES;
+    packet.make_readable(ETHERNET_BYTES + TAGS_MAX * TAG_BYTES);
+    for _ in 0..TAGS_MAX {
+        if matches!(packet.load(offset - 2), Some(TAG_8021Q | TAG_8021AD)) {
+            offset += TAG_BYTES;
+        }
+    }
+    match packet.load(offset - 2) {
+        Some(ETHERTYPE_IPV4) => header(packet, offset).map(|ip| (ip, offset)),
+        _ => None,
+    }
 }
 
 /// The IPv4 header at `offset`, unchecked: enough to see whose packet it is.
@@ -62,6 +103,16 @@ pub(crate) fn candidate(packet: Packet) -> Option<Ipv4Header> {
     }
 }
 
+/// The same, where switches may have put a tag before the frame that names no VLAN.
+#[inline(always)]
+pub(crate) fn candidate_on_the_wire(packet: Packet) -> Option<Ipv4Header> {
+    if packet.ethertype() == ETHERTYPE_IPV4 && (!packet.has_vlan() || packet.has_priority_tag()) {
+        header(packet, ETHERNET_BYTES)
+    } else {
+        None
+    }
+}
+
 /// Checks and reads a whole packet that will travel inside a slice.
 #[inline(always)]
 pub(crate) fn slice_packet(
@@ -70,6 +121,10 @@ pub(crate) fn slice_packet(
     ip_offset: u32,
 ) -> Result<Headers, DropReason> {
     let present_bytes = packet.len().saturating_sub(ip_offset);
+    // More than IPv4 can say (BIG TCP): no tunnel header can say it either.
+    if packet.gso_bytes() != 0 && ip.total_bytes() == 0 {
+        return Err(DropReason::TooBig);
+    }
     ip.check(present_bytes)?;
     // A segmentation-offload packet is cut by what is there, whatever its header says.
     if packet.gso_bytes() != 0 && ip.total_bytes() != present_bytes {
@@ -80,7 +135,7 @@ pub(crate) fn slice_packet(
     } else {
         transport(packet, ip, ip_offset)?
     };
-    if headers.gso_bytes != 0 && (ip.protocol() != TCP || ip.is_fragment()) {
+    if headers.gso_bytes != 0 && (!matches!(ip.protocol(), TCP | UDP) || ip.is_fragment()) {
         return Err(DropReason::GsoNotTcp);
     }
     Ok(headers)

@@ -1,7 +1,6 @@
 //! Does it fit the path?
 
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::Path;
 use slice_common::wire::mss::{self, Step};
 use slice_common::wire::transport::{TCP_CHECKSUM_OFFSET, TCP_HEADER_BYTES};
 use slice_common::wire::vxlan;
@@ -12,16 +11,16 @@ use crate::stage::parse::Headers;
 /// An IPv4 packet cannot say more, whatever carries it.
 const OUTER_BYTES_MAX: u32 = 65_535;
 
-/// Refuses a packet that will not fit the path once the tunnel headers are on. A segmentation-offload
+/// Refuses a packet that will not fit a path of `mtu_bytes` once the tunnel headers are on. A segmentation-offload
 /// packet is judged by its segments.
 #[inline(always)]
-pub(crate) fn check_size(headers: &Headers, path: &Path) -> Result<(), DropReason> {
+pub(crate) fn check_size(headers: &Headers, mtu_bytes: u32) -> Result<(), DropReason> {
     let whole = headers.present_bytes;
     let largest = match headers.gso_bytes {
         0 => whole,
-        gso_bytes => headers.ip.header_bytes() + headers.tcp.header_bytes() + gso_bytes,
+        gso_bytes => headers.segment_header_bytes() + gso_bytes,
     };
-    let fits = largest + vxlan::OVERHEAD_BYTES <= path.mtu
+    let fits = largest + vxlan::OVERHEAD_BYTES <= mtu_bytes
         && whole + vxlan::OVERHEAD_BYTES <= OUTER_BYTES_MAX;
     if fits {
         Ok(())
@@ -30,16 +29,20 @@ pub(crate) fn check_size(headers: &Headers, path: &Path) -> Result<(), DropReaso
     }
 }
 
-/// Lowers the MSS that a SYN or SYN+ACK announces to what fits the path.
+/// Lowers the MSS that a SYN or SYN+ACK announces to what fits a path of `mtu_bytes`.
 #[inline(always)]
-pub(crate) fn clamp_mss(packet: Packet, headers: &Headers, path: &Path) -> Result<(), DropReason> {
+pub(crate) fn clamp_mss(
+    packet: Packet,
+    headers: &Headers,
+    mtu_bytes: u32,
+) -> Result<(), DropReason> {
     let Some(offset) = find_mss(packet, headers) else {
         return Ok(());
     };
     let Some(old) = packet.load::<u16>(offset) else {
         return Ok(());
     };
-    let Some(new) = mss::clamped(u16::from_be(old), mss::largest_for_path(path.mtu)) else {
+    let Some(new) = mss::clamped(u16::from_be(old), mss::largest_for_path(mtu_bytes)) else {
         return Ok(());
     };
     // The value may stand at an odd offset of the segment; the checksum then sees its bytes swapped.

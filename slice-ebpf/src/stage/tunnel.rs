@@ -27,17 +27,22 @@ pub(crate) const INNER_OFFSET: u32 = ETHERNET_BYTES + vxlan::OVERHEAD_BYTES;
 pub(crate) fn is_ours(packet: Packet, outer: &Ipv4Header, settings: &Settings) -> bool {
     outer.destination() == settings.underlay_address
         && packet.is_for_this_host()
-        && is_to_tunnel_port(packet, outer, settings)
+        && is_to_tunnel_port(packet, outer, ETHERNET_BYTES, settings)
 }
 
 /// Whether a packet is for anybody's tunnel port. Later fragments have no ports: without the first
 /// nobody puts them together.
 #[inline(always)]
-pub(crate) fn is_to_tunnel_port(packet: Packet, outer: &Ipv4Header, settings: &Settings) -> bool {
+pub(crate) fn is_to_tunnel_port(
+    packet: Packet,
+    outer: &Ipv4Header,
+    outer_offset: u32,
+    settings: &Settings,
+) -> bool {
     if outer.protocol() != UDP || outer.is_later_fragment() {
         return false;
     }
-    let port_offset = ETHERNET_BYTES + outer.header_bytes() + 2;
+    let port_offset = outer_offset + outer.header_bytes() + 2;
     packet.make_readable(port_offset + 2);
     match packet.load::<u16>(port_offset) {
         Some(port) => port == settings.tunnel_port,

@@ -18,7 +18,7 @@ use super::model::{LIFETIME_NS, Model};
 use super::places;
 use super::tables::Tables;
 use crate::packet::{describe, describe_difference, faults};
-use crate::testrun::exchange::{DROP, NEXT, PRIORITY, REDIRECT};
+use crate::testrun::exchange::{DROP, NEXT, PASS, PRIORITY, REDIRECT};
 use crate::testrun::{Change, Program, State, World};
 
 const BATCH: usize = 512;
@@ -165,6 +165,7 @@ fn complaint(input: &Input, forecast: &Forecast, outcome: &Outcome) -> Option<St
     let mut text = String::new();
     let (code, frame) = match &forecast.ending {
         Ending::Untouched => (NEXT, Some(&input.frame)),
+        Ending::LeftToHost(frame) => (PASS, Some(frame)),
         Ending::Redirected(frame) => (REDIRECT, Some(frame)),
         Ending::Dropped => (DROP, None),
     };
@@ -220,6 +221,7 @@ fn add(expected: &mut Change, forecast: &Forecast) {
     }
     expected.remembered.extend(forecast.remembered);
     expected.first_fragments.extend(forecast.noted);
+    expected.narrowed.extend(forecast.narrowed);
 }
 
 fn complaint_about_maps(

@@ -89,6 +89,7 @@ pub fn turns(program: Program) -> &'static [&'static str] {
         ],
         Program::UnderlayIngress => &[
             "untouched",
+            "left to the host",
             "redirected",
             "dropped",
             "malformed",
@@ -117,6 +118,7 @@ pub fn turns(program: Program) -> &'static [&'static str] {
             "record renewed",
             "error heard",
             "congestion kept",
+            "told of a narrow way",
             "largest segment lowered",
             "first part noted",
             "later part",
@@ -138,8 +140,20 @@ pub fn turns(program: Program) -> &'static [&'static str] {
             "dropped",
             "forged_underlay",
             "bare_slice_address",
+            "tagged",
             "ours",
         ],
-        Program::TunnelIngress => &["dropped", "slow_path"],
+        Program::TunnelIngress => &[
+            "redirected",
+            "dropped",
+            "slow_path",
+            "ours",
+            "malformed",
+            "unknown_slice",
+            "wrong_slice",
+            "inner_not_ipv4",
+            "no_endpoint",
+            "not_local",
+        ],
     }
 }

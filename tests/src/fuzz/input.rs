@@ -1,7 +1,7 @@
 //! One packet for one program, and what becomes of it.
 
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{CounterKey, DropKey, FirstFragment, FragmentKey, ReplyKey};
+use slice_common::layout::{CounterKey, DropKey, FirstFragment, FragmentKey, PathEnds, ReplyKey};
 
 use crate::testrun::Program;
 
@@ -23,6 +23,8 @@ pub struct Input {
 pub enum Ending {
     /// Goes on byte for byte as it came.
     Untouched,
+    /// Was judged and goes on in the host's stack, looking like this.
+    LeftToHost(Vec<u8>),
     /// Is handed on looking like this.
     Redirected(Vec<u8>),
     /// Nobody sees it any more.
@@ -42,6 +44,8 @@ pub struct Forecast {
     pub remembered: Option<ReplyKey>,
     /// What is noted of a datagram's first part, where that is new.
     pub noted: Option<(FragmentKey, FirstFragment)>,
+    /// The path that takes no more than so many bytes from now on.
+    pub narrowed: Option<(PathEnds, u32)>,
 }
 
 impl Forecast {
@@ -53,6 +57,7 @@ impl Forecast {
             dropped: None,
             remembered: None,
             noted: None,
+            narrowed: None,
         }
     }
 

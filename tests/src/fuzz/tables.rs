@@ -10,7 +10,7 @@ use slice_common::layout::{
 
 use super::places::{self, HALF_ATTACHED, OTHER_TABLE, UPSTAIRS};
 use crate::testrun::actors::{
-    EAST_1, EAST_1_POD_SIDE, KAFKA, NATIVE, PODS, SHOP, TABLE, TUNNEL_MARK, address,
+    EAST_1, EAST_1_POD_SIDE, KAFKA, NATIVE, PODS, SHOP, TABLE, TUNNEL_MARK, address, detour_secret,
 };
 use crate::testrun::{World, standard_classes, standard_policy, standard_routes};
 
@@ -42,6 +42,7 @@ impl Tables {
                 tunnel_port: 0,
                 reserved: 0,
                 tunnel_mark: 0,
+                detour_secret: [0; 4],
             },
             endpoints: Vec::new(),
             locals: Vec::new(),
@@ -67,6 +68,7 @@ impl Tables {
                 tunnel_port: 6085u16.to_be(),
                 reserved: 0,
                 tunnel_mark: TUNNEL_MARK,
+                detour_secret: detour_secret(),
             },
             routes: standard_routes(),
             policy: standard_policy(),

@@ -55,6 +55,11 @@ impl Lab {
         self.connect(wan)
     }
 
+    /// Narrows, or widens, what leaves a cluster: its router then says so to senders.
+    pub fn set_wan_mtu(&self, cluster: &str, mtu_bytes: u32) -> Result<()> {
+        network::set_wan_mtu(cluster, mtu_bytes)
+    }
+
     /// The running relay.
     pub fn relay(&self) -> Result<RelayClient> {
         if self.state()?.relay.is_none() {

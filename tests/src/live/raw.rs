@@ -21,18 +21,20 @@ pub struct LeftChecksum {
     pub offset: u16,
 }
 
-/// Sends a frame by a device of `namespace` past its stack, with a checksum left to the network card.
+/// Sends a frame by a device of `namespace` past its stack, if wanted with a checksum left to the network
+/// card.
 /// # Errors  when the kernel refuses it.
 pub fn inject_frame(
     namespace: &NetNs,
     device: &str,
     frame: &[u8],
-    checksum: LeftChecksum,
+    checksum: Option<LeftChecksum>,
 ) -> Result<()> {
-    const NEEDS_CHECKSUM: u8 = 1;
-    let mut packet = vec![NEEDS_CHECKSUM, 0, 0, 0, 0, 0];
-    packet.extend(checksum.start.to_ne_bytes());
-    packet.extend(checksum.offset.to_ne_bytes());
+    let needs_checksum = u8::from(checksum.is_some());
+    let [start, offset] = checksum.map_or([0; 2], |checksum| [checksum.start, checksum.offset]);
+    let mut packet = vec![needs_checksum, 0, 0, 0, 0, 0];
+    packet.extend(start.to_ne_bytes());
+    packet.extend(offset.to_ne_bytes());
     packet.extend(frame);
     namespace
         .enter(|| send_with_network_header(device, &packet))?

@@ -243,6 +243,11 @@ impl Icmp {
         }
     }
 
+    /// The second word, as the type uses it.
+    pub fn word(self, word: [u8; 4]) -> Self {
+        Self { word, ..self }
+    }
+
     pub fn data(self, payload: impl Into<Vec<u8>>) -> Self {
         Self {
             payload: payload.into(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::net::if_::if_nametoindex;
 use slice_common::layout::DropKey;
 
@@ -122,6 +122,7 @@ impl<'t> Journey<'t> {
                 fate.is_left_to_host = true;
                 return Ok(());
             }
+            Ending::LeftToHost(_) => bail!("{name}: only datagrams in segments go that way"),
             Ending::Redirected(frame) => frame,
         };
         if forecast.mark == node.tables.settings.tunnel_mark {

@@ -96,6 +96,9 @@ pub const STRANGER: [u8; 4] = [10, 1, 1, 50];
 pub const NIC: &str = "nic0";
 /// What this node's programs put into the tunnel has this mark.
 pub const TUNNEL_MARK: u32 = 0x7a3c_19e5;
+/// What stands in the inner Ethernet header on the way through the kernel's tunnel device, before the
+/// network's number.
+pub const DETOUR_SECRET: [u8; 8] = [0x5e, 0xc7, 0xe7, 0x01, 0x02, 0x03, 0x52, 0x04];
 pub const NIC_MAC: Mac = [0x0a, 0, 0, 0, 0, 1];
 /// The device that owns the tunnel's port.
 pub const PORT_OWNER: &str = "sl-port";
@@ -220,4 +223,10 @@ pub fn cluster(name: &str) -> u32 {
 
 pub fn address(octets: [u8; 4]) -> Address {
     Address::from_octets(octets)
+}
+
+/// The secret as the agent writes it.
+pub(crate) fn detour_secret() -> [u16; 4] {
+    let [a, b, c, d, e, f, g, h] = DETOUR_SECRET;
+    [[a, b], [c, d], [e, f], [g, h]].map(u16::from_ne_bytes)
 }

@@ -8,7 +8,7 @@ use aya::programs::SchedClassifier;
 use aya::{TestRun as _, TestRunOptions};
 use slice_common::drop_reason::DropReason;
 use slice_common::layout::{
-    Counter, CounterKey, Direction, DropKey, FirstFragment, FragmentKey, ReplyKey,
+    Counter, CounterKey, Direction, DropKey, FirstFragment, FragmentKey, PathEnds, ReplyKey,
 };
 use slice_common::reply;
 
@@ -41,6 +41,7 @@ impl Program {
 
 /// What the kernel does next with the packet.
 pub(crate) const NEXT: i32 = -1;
+pub(crate) const PASS: i32 = 0;
 pub(crate) const DROP: i32 = 2;
 pub(crate) const REDIRECT: i32 = 7;
 
@@ -65,6 +66,15 @@ impl Expected {
     pub fn untouched(frame: &[u8]) -> Self {
         Self {
             code: NEXT,
+            frame: Some(frame.to_vec()),
+            change: Change::default(),
+        }
+    }
+
+    /// The packet was judged, and goes on looking like `frame` in the host's stack.
+    pub fn left_to_host(frame: &[u8]) -> Self {
+        Self {
+            code: PASS,
             frame: Some(frame.to_vec()),
             change: Change::default(),
         }
@@ -132,6 +142,12 @@ impl Expected {
                 bytes: bytes as u64,
             },
         );
+        self
+    }
+
+    /// The path takes no more than so many bytes from now on.
+    pub fn narrowed(mut self, path: PathEnds, mtu_bytes: u32) -> Self {
+        self.change.narrowed.insert(path, mtu_bytes);
         self
     }
 
@@ -388,6 +404,7 @@ impl Outcome {
 fn name_of(code: i32) -> String {
     match code {
         NEXT => "next (-1)".to_owned(),
+        PASS => "pass (0)".to_owned(),
         DROP => "drop (2)".to_owned(),
         REDIRECT => "redirect (7)".to_owned(),
         other => format!("{other}"),

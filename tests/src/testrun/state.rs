@@ -5,14 +5,22 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
-use aya::maps::{HashMap, PerCpuHashMap};
+use aya::maps::{Array, HashMap, PerCpuHashMap};
 use slice_common::drop_reason::DropReason;
 use slice_common::layout::{
-    Counter, CounterKey, DropKey, FirstFragment, FragmentKey, MAPS, ReplyKey, Writer,
+    Counter, CounterKey, DropKey, FirstFragment, FragmentKey, LearntMtu, MAPS, PathEnds, ReplyKey,
+    Writer,
 };
 
 /// The maps that this file reads; a new one that programs write must be added here.
-const READ_HERE: [&str; 4] = ["REPLIES", "FRAGMENTS", "COUNTERS", "DROPS"];
+const READ_HERE: [&str; 6] = [
+    "REPLIES",
+    "FRAGMENTS",
+    "PATH_MTU",
+    "PATH_MTU_UNTIL",
+    "COUNTERS",
+    "DROPS",
+];
 /// Caches: that nothing else depends on them is what every scene shows.
 const CACHES: [&str; 2] = ["FLOWS", "FLOW_SIGHTINGS"];
 
@@ -24,6 +32,9 @@ pub struct State {
     /// Expiry in kernel nanoseconds.
     pub replies: BTreeMap<ReplyKey, u64>,
     pub fragments: BTreeMap<FragmentKey, FirstFragment>,
+    pub path_mtu: BTreeMap<PathEnds, LearntMtu>,
+    /// Kernel nanoseconds; 0: nothing is learnt.
+    pub path_mtu_until_ns: u64,
 }
 
 /// What one packet changed.
@@ -35,6 +46,8 @@ pub struct Change {
     pub remembered: BTreeSet<ReplyKey>,
     /// First fragments that were noted, or noted in another way.
     pub first_fragments: BTreeMap<FragmentKey, FirstFragment>,
+    /// Paths that turned out to take no more than so many bytes.
+    pub narrowed: BTreeMap<PathEnds, u32>,
     /// Anything that programs must never do, such as a counter that went down.
     pub impossible: Vec<String>,
 }
@@ -84,6 +97,13 @@ impl State {
             let (key, first) = entry.context("FRAGMENTS")?;
             state.fragments.insert(key, first);
         }
+        let learnt: HashMap<_, PathEnds, LearntMtu> = map(object, "PATH_MTU")?.try_into()?;
+        for entry in learnt.iter() {
+            let (key, learnt) = entry.context("PATH_MTU")?;
+            state.path_mtu.insert(key, learnt);
+        }
+        let until: Array<_, u64> = map(object, "PATH_MTU_UNTIL")?.try_into()?;
+        state.path_mtu_until_ns = until.get(&0, 0).context("PATH_MTU_UNTIL")?;
         Ok(state)
     }
 
@@ -108,7 +128,13 @@ impl State {
         for key in state.fragments.keys() {
             fragments.remove(key).context("FRAGMENTS")?;
         }
-        Ok(())
+        let mut learnt: HashMap<_, PathEnds, LearntMtu> =
+            map_mut(object, "PATH_MTU")?.try_into()?;
+        for key in state.path_mtu.keys() {
+            learnt.remove(key).context("PATH_MTU")?;
+        }
+        let mut until: Array<_, u64> = map_mut(object, "PATH_MTU_UNTIL")?.try_into()?;
+        until.set(0, 0, 0).context("PATH_MTU_UNTIL")
     }
 
     /// What happened between `self` and `later`.
@@ -165,6 +191,11 @@ impl State {
                 change.impossible.push(format!("{key:?} vanished"));
             }
         }
+        for (ends, learnt) in &later.path_mtu {
+            if self.path_mtu.get(ends) != Some(learnt) {
+                change.narrowed.insert(*ends, learnt.mtu);
+            }
+        }
         change
     }
 }
@@ -192,6 +223,9 @@ impl Change {
         }
         for (key, first) in &self.first_fragments {
             let _ = writeln!(text, "  noted {key:?}: {first:?}");
+        }
+        for (ends, mtu) in &self.narrowed {
+            let _ = writeln!(text, "  {ends:?} takes {mtu} bytes");
         }
         for line in &self.impossible {
             let _ = writeln!(text, "  IMPOSSIBLE: {line}");

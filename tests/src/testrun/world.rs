@@ -148,6 +148,12 @@ impl World {
         map.set(0, settings, 0).context("SETTINGS")
     }
 
+    /// Says until when sizes of paths that were learnt may hold, in kernel nanoseconds.
+    pub fn set_mtus_hold_until(&mut self, until_ns: u64) -> Result<()> {
+        let mut map: Array<_, u64> = map_mut(&mut self.object, "PATH_MTU_UNTIL")?.try_into()?;
+        map.set(0, until_ns, 0).context("PATH_MTU_UNTIL")
+    }
+
     /// Writes one entry of a hash map that the agent owns.
     pub fn insert<K: Plain, V: Plain>(&mut self, map: &str, key: K, value: V) -> Result<()> {
         let mut entries: HashMap<_, K, V> = map_mut(&mut self.object, map)?.try_into()?;
@@ -189,6 +195,7 @@ impl World {
             tunnel_port: 6085u16.to_be(),
             reserved: 0,
             tunnel_mark: TUNNEL_MARK,
+            detour_secret: detour_secret(),
         };
         self.set_settings(settings)?;
         let ifindex = self.ifindex(NIC)?;

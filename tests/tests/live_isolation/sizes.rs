@@ -140,7 +140,7 @@ fn cut_and_put_together(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn never_fragment(socket: &UdpSocket) -> Result<()> {
+pub(crate) fn never_fragment(socket: &UdpSocket) -> Result<()> {
     let how = libc::IP_PMTUDISC_DO;
     // SAFETY: the option is one integer, which outlives the call.
     let result = unsafe {

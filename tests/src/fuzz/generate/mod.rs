@@ -105,11 +105,7 @@ impl Generator {
             Program::PodIngress => self.pod_is_reached(pod),
             Program::UnderlayIngress => self.tunnel_arrives(pod, node),
             Program::UnderlayGuard => self.packet_leaves(),
-            Program::TunnelIngress => Input {
-                program,
-                device: PORT_OWNER,
-                ..self.tunnel_arrives(pod, node)
-            },
+            Program::TunnelIngress => self.detour_ends(pod, node),
         };
         self.tag(&mut input.frame);
         if self.random.percent(20) {

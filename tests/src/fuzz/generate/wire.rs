@@ -2,10 +2,11 @@
 
 use super::{Flow, Generator, OTHER_MARK, Speaker};
 use crate::fuzz::input::Input;
-use crate::packet::{Checksum, Ipv4, Mac, Vxlan};
+use crate::packet::{Checksum, Icmp, Ipv4, Mac, Tcp, Udp, Vxlan};
 use crate::testrun::Program;
 use crate::testrun::actors::*;
 
+const INNER_ETHERNET: usize = 50;
 const HOST_SIDE: Mac = [0x0a, 0, 0, 0xff, 0, 0];
 
 impl Generator {
@@ -90,8 +91,12 @@ impl Generator {
         }
     }
 
-    /// A tunnel packet arrives, mostly from the node that owns the inner source.
+    /// A tunnel packet arrives, mostly from the node that owns the inner source; or word of one that did
+    /// not, unless a `node` is to speak.
     pub(super) fn tunnel_arrives(&mut self, pod: &Speaker, node: Option<[u8; 4]>) -> Input {
+        if node.is_none() && self.random.percent(3) {
+            return self.router_complains();
+        }
         let remote = self.any_remote(pod.slice);
         let said_by_both =
             |flow: &Flow| flow.from == remote.address && flow.to == pod.slice_address;
@@ -133,6 +138,83 @@ impl Generator {
             gso_bytes: self.segments(),
             mark: OTHER_MARK,
             frame: tunnel.frame(to, ROUTER_MAC),
+        }
+    }
+
+    /// Something comes out of the kernel's tunnel device: mostly what the node's own program sent there.
+    pub(super) fn detour_ends(&mut self, pod: &Speaker, node: Option<[u8; 4]>) -> Input {
+        let mut input = Input {
+            program: Program::TunnelIngress,
+            device: PORT_OWNER,
+            ..self.tunnel_arrives(pod, node)
+        };
+        if input.frame.len() < INNER_ETHERNET + 14 || self.random.percent(10) {
+            return input;
+        }
+        let vni = [46, 47, 48].map(|at: usize| input.frame[at]);
+        input.frame.drain(..INNER_ETHERNET);
+        let secret = match self.random.below(10) {
+            0 => {
+                let mut wrong = DETOUR_SECRET;
+                wrong[self.random.below(8)] ^= 1 << self.random.below(8);
+                wrong
+            }
+            _ => DETOUR_SECRET,
+        };
+        input.frame[..8].copy_from_slice(&secret);
+        input.frame[8..12].copy_from_slice(&[0, vni[0], vni[1], vni[2]]);
+        input
+    }
+
+    /// A router on the way says that a tunnel packet was too big, mostly one of this node to a peer.
+    pub(super) fn router_complains(&mut self) -> Input {
+        let from = match self.random.below(12) {
+            0 => self.any_address(),
+            _ => EAST_1,
+        };
+        let ports = match self.random.below(10) {
+            0 => self.any_ports(),
+            1 => [0xbfff, 6085],
+            _ => [0xc123, 6085],
+        };
+        let bytes = self.random.pick(&[0, 500, 1372, 1472]);
+        let about = Ipv4::between(from, self.any_peer());
+        let about = about.udp(Udp::new(ports[0], ports[1]).data(vec![0; bytes]));
+        let about = match self.random.below(12) {
+            0 => about.options(&[1; 4]),
+            1 => about.fragment(0, true),
+            2 => about.tcp(Tcp::new(ports[0], ports[1])),
+            _ => about,
+        };
+        let mut quote = about.build();
+        let quoted_bytes = self.random.pick(&[28, 28, 28, 23, 24, 548]);
+        quote.truncate(quoted_bytes);
+        let said = self.random.pick(&[
+            0u16, 575, 576, 625, 626, 627, 1000, 1399, 1400, 1500, 65_535,
+        ]);
+        let to = match self.random.below(12) {
+            0 => self.any_address(),
+            _ => EAST_1,
+        };
+        let code = self.random.pick(&[4, 4, 4, 4, 3]);
+        let [high, low] = said.to_be_bytes();
+        let message = Icmp::message(3, code).word([0, 0, high, low]).data(quote);
+        let packet = Ipv4::between(INTERNET, to).icmp(message);
+        let packet = if self.random.percent(5) {
+            packet.options(&[1; 8])
+        } else {
+            packet
+        };
+        Input {
+            program: Program::UnderlayIngress,
+            device: NIC,
+            came_in_by: None,
+            gso_bytes: 0,
+            mark: OTHER_MARK,
+            frame: packet.frame(
+                self.random.pick(&[NIC_MAC, NIC_MAC, NIC_MAC, [0x02; 6]]),
+                ROUTER_MAC,
+            ),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod conversation;
 mod parts;
+mod path;
 mod pod;
 mod read;
 mod rewrite;
@@ -14,7 +15,7 @@ mod underlay;
 use std::collections::BTreeMap;
 
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{CounterKey, Direction, FirstFragment, FragmentKey, ReplyKey};
+use slice_common::layout::{CounterKey, Direction, FirstFragment, FragmentKey, PathEnds, ReplyKey};
 
 use super::coverage::Coverage;
 use super::input::{Ending, Forecast, Input};
@@ -33,6 +34,8 @@ pub struct Model<'t> {
     replies: BTreeMap<ReplyKey, u64>,
     /// What the first parts of datagrams said.
     first_parts: BTreeMap<FragmentKey, FirstFragment>,
+    /// Paths that routers said to be narrower than configured.
+    narrow: BTreeMap<PathEnds, u32>,
     /// Kernel time. A batch of packets is so short that its records are of one age.
     now_ns: u64,
     pub coverage: Coverage,
@@ -41,6 +44,8 @@ pub struct Model<'t> {
 /// What a program decides; all but `Untouched` belong to a slice.
 enum Decision {
     Untouched,
+    /// For the kernel's tunnel device to take out of the tunnel.
+    LeftToHost(Vec<u8>),
     Redirected(Vec<u8>),
     /// Handed on inside the tunnel, so marked.
     Tunnelled(Vec<u8>),
@@ -55,6 +60,7 @@ struct Notes {
     counted: Option<(CounterKey, u64)>,
     remembered: Option<ReplyKey>,
     noted: Option<(FragmentKey, FirstFragment)>,
+    narrowed: Option<(PathEnds, u32)>,
 }
 
 type Judgement = Result<Decision, DropReason>;
@@ -65,6 +71,7 @@ impl<'t> Model<'t> {
             tables,
             replies: BTreeMap::new(),
             first_parts: BTreeMap::new(),
+            narrow: BTreeMap::new(),
             now_ns: 0,
             coverage,
         }
@@ -75,6 +82,7 @@ impl<'t> Model<'t> {
         self.now_ns = now_ns;
         self.replies = replies.iter().copied().collect();
         self.first_parts.clear();
+        self.narrow.clear();
     }
 
     /// What becomes of a packet.
@@ -85,11 +93,15 @@ impl<'t> Model<'t> {
             Program::PodIngress => self.pod_ingress(input, &mut notes),
             Program::UnderlayIngress => self.underlay_ingress(input, &mut notes),
             Program::UnderlayGuard => self.underlay_guard(input, &mut notes),
-            Program::TunnelIngress => Err(DropReason::SlowPath),
+            Program::TunnelIngress => self.tunnel_ingress(input, &mut notes),
         };
         let mark = self.mark_afterwards(input);
         let forecast = match judgement {
             Ok(Decision::Untouched) => Forecast::untouched(mark),
+            Ok(Decision::LeftToHost(frame)) => Forecast {
+                ending: Ending::LeftToHost(frame),
+                ..Forecast::untouched(mark)
+            },
             Ok(Decision::Redirected(frame)) => Forecast {
                 ending: Ending::Redirected(frame),
                 counted: notes.counted,
@@ -116,6 +128,7 @@ impl<'t> Model<'t> {
         Forecast {
             remembered: notes.remembered,
             noted: notes.noted,
+            narrowed: notes.narrowed,
             ..forecast
         }
     }
@@ -161,6 +174,7 @@ fn has_room_for_tunnel(input: &Input) -> Result<(), DropReason> {
 fn name(ending: &Ending) -> &'static str {
     match ending {
         Ending::Untouched => "untouched",
+        Ending::LeftToHost(_) => "left to the host",
         Ending::Redirected(_) => "redirected",
         Ending::Dropped => "dropped",
     }

@@ -6,13 +6,15 @@ use slice_common::layout::{Class, Direction, Endpoint, LocalEndpoint, Path, Rout
 use slice_common::wire::vxlan;
 
 use super::conversation::{End, OUTSIDE, Talk, outside};
-use super::read::{Ip, Kind, Quote, TCP, Transport};
+use super::read::{Ip, Kind, Quote, TCP, Transport, UDP};
 use super::rewrite::{self, DESTINATION, SOURCE, Tunnel};
 use super::{Decision, Judgement, Model, Notes, has_room_for_tunnel};
 use crate::fuzz::input::Input;
 use crate::fuzz::tables::{HERE, VIA};
 
 const TUNNEL_BYTES: usize = 50;
+/// What an answer repeats of the packet.
+const QUOTED_BYTES: usize = 40;
 
 /// Where a packet of a pod goes.
 enum Target<'t> {
@@ -186,7 +188,7 @@ impl<'t> Model<'t> {
         notes: &mut Notes,
     ) -> Judgement {
         let class = travel.class;
-        if !fits(sent, input.gso_bytes, path) {
+        if !fits(sent, input.gso_bytes, self.path_bytes(path)) {
             return self.too_big(input, sent, path);
         }
         has_room_for_tunnel(input)?;
@@ -220,10 +222,12 @@ impl<'t> Model<'t> {
             return Err(reason);
         };
         let is_silent = matches!(sent.transport.kind, Kind::Complaint | Kind::LaterPart);
-        if is_silent || sent.ip.has_options() {
+        // Whoever says that so little will be cut says nothing that can be quoted.
+        let is_short = sent.ip.present_bytes() < QUOTED_BYTES;
+        if is_silent || is_short || sent.ip.has_options() {
             return Err(reason);
         }
-        let mtu = path.mtu as usize - TUNNEL_BYTES;
+        let mtu = self.path_bytes(path) - TUNNEL_BYTES;
         let mut answer = rewrite::too_big(&input.frame, sent.ip, mtu as u16);
         rewrite::address_frame(&mut answer, pod.pod_mac);
         self.saw(input, "told that it is too big");
@@ -232,7 +236,7 @@ impl<'t> Model<'t> {
 
     /// A SYN, with or without ACK, must not ask for more than fits.
     pub(super) fn clamp(&mut self, input: &Input, ip: Ip, frame: &mut [u8], path: &Path) {
-        let largest = path.mtu as usize - TUNNEL_BYTES - 40;
+        let largest = self.path_bytes(path) - TUNNEL_BYTES - 40;
         let tcp = 14 + ip.header_bytes();
         if ip.has_syn() && rewrite::lower_mss(frame, tcp, largest as u16) {
             self.saw(input, "largest segment lowered");
@@ -309,6 +313,10 @@ impl<'t> Model<'t> {
 
 /// Checks a packet that is to travel inside a slice.
 pub(super) fn sound(ip: Ip, gso_bytes: u32) -> Result<Transport, DropReason> {
+    // More than a header can say.
+    if gso_bytes != 0 && ip.total_bytes() == 0 {
+        return Err(DropReason::TooBig);
+    }
     // What is cut into segments is cut by what is there.
     if !ip.is_whole() || gso_bytes != 0 && ip.total_bytes() != ip.present_bytes() {
         return Err(DropReason::Malformed);
@@ -322,7 +330,7 @@ pub(super) fn sound(ip: Ip, gso_bytes: u32) -> Result<Transport, DropReason> {
             ports: [0, 0],
         }
     };
-    if gso_bytes != 0 && (transport.protocol != TCP || ip.is_fragment()) {
+    if gso_bytes != 0 && (![TCP, UDP].contains(&transport.protocol) || ip.is_fragment()) {
         return Err(DropReason::GsoNotTcp);
     }
     Ok(transport)
@@ -378,13 +386,17 @@ fn talk(pod: &Endpoint, route: &Route, ip: Ip, transport: Transport) -> Talk {
 }
 
 /// With the tunnel's headers on; of a segmentation-offload packet, its segments.
-fn fits(sent: &Sent, gso_bytes: u32, path: &Path) -> bool {
+fn fits(sent: &Sent, gso_bytes: u32, path_bytes: usize) -> bool {
     let on_the_wire = if gso_bytes == 0 {
         sent.ip.present_bytes()
     } else {
-        sent.ip.header_bytes() + sent.ip.tcp_header_bytes() + gso_bytes as usize
+        let transport = match sent.ip.protocol() {
+            UDP => 8,
+            _ => sent.ip.tcp_header_bytes(),
+        };
+        sent.ip.header_bytes() + transport + gso_bytes as usize
     };
-    on_the_wire + TUNNEL_BYTES <= path.mtu as usize
+    on_the_wire + TUNNEL_BYTES <= path_bytes
         && sent.ip.present_bytes() + TUNNEL_BYTES <= usize::from(u16::MAX)
 }
 

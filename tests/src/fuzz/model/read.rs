@@ -47,6 +47,16 @@ impl<'a> Ip<'a> {
         is_ipv4.then(|| Self::at(frame, 14)).flatten()
     }
 
+    /// The IPv4 packet of a frame with up to two tags.
+    pub(super) fn behind_tags(frame: &'a [u8]) -> Option<(Self, usize)> {
+        let is_tag = |at: usize| matches!(frame.get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8]));
+        let tags = [12, 16].into_iter().take_while(|at| is_tag(*at)).count();
+        let ethertype = 12 + 4 * tags;
+        let is_ipv4 = frame.get(ethertype..ethertype + 2) == Some(&[0x08, 0x00]);
+        let ip = is_ipv4.then(|| Self::at(frame, ethertype + 2)).flatten()?;
+        Some((ip, ethertype + 2))
+    }
+
     pub(super) fn version(self) -> u8 {
         self.0[0] >> 4
     }

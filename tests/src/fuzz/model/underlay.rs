@@ -10,17 +10,22 @@ use super::rewrite::{self, DESTINATION, SOURCE};
 use super::{Decision, Judgement, Model, Notes, has_room_for_tunnel};
 use crate::fuzz::input::Input;
 use crate::fuzz::tables::{HERE, VIA};
-use crate::testrun::actors::{NIC_MAC, TABLE};
+use crate::testrun::actors::{DETOUR_SECRET, NIC_MAC, TABLE};
 
 const VXLAN: usize = 42;
 const INNER_ETHERTYPE: usize = 62;
 const INNER: usize = 64;
+const INNER_ETHERNET: usize = 50;
 
 impl<'t> Model<'t> {
     pub(super) fn underlay_ingress(&mut self, input: &Input, notes: &mut Notes) -> Judgement {
-        let Some(outer) = Ip::of_frame(&input.frame).filter(|ip| self.is_for_us(input, *ip)) else {
+        let Some(outer) = Ip::of_frame(&input.frame) else {
             return Ok(Decision::Untouched);
         };
+        if !self.is_for_us(input, outer) {
+            self.listen_to_routers(input, outer, notes);
+            return Ok(Decision::Untouched);
+        }
         let peer = self.tables.peer(outer.source());
         let peer = peer.ok_or(DropReason::UnknownPeer)?;
         let (slice, class) = network(&input.frame, outer)?;
@@ -65,6 +70,13 @@ impl<'t> Model<'t> {
             };
             self.note_first_part(input, ip, talk, class, notes);
         }
+        if input.gso_bytes != 0 && ip.protocol() == UDP {
+            let mut frame = input.frame.clone();
+            frame[INNER_ETHERNET..INNER_ETHERNET + 8].copy_from_slice(&DETOUR_SECRET);
+            let vni = slice << 3 | u32::from(class);
+            frame[INNER_ETHERNET + 8..INNER_ETHERNET + 12].copy_from_slice(&vni.to_be_bytes());
+            return Ok(Decision::LeftToHost(frame));
+        }
         has_room_for_tunnel(input)?;
         let mut frame = rewrite::decapsulate(&input.frame);
         if tos != ip.tos() {
@@ -84,16 +96,43 @@ impl<'t> Model<'t> {
         Ok(Decision::Redirected(frame))
     }
 
+    /// What this node judged, out of the kernel's device: known by a secret, and by nothing else.
+    pub(super) fn tunnel_ingress(&mut self, input: &Input, notes: &mut Notes) -> Judgement {
+        let Some(&[_, b, c, d]) = input
+            .frame
+            .strip_prefix(&DETOUR_SECRET)
+            .and_then(|rest| rest.first_chunk())
+        else {
+            return Err(DropReason::SlowPath);
+        };
+        let vni = u32::from_be_bytes([0, b, c, d]);
+        let (slice, class) = (vni >> 3, vni as u8 & 7);
+        self.saw(input, "ours");
+        let table = self.tables.slice(slice).ok_or(DropReason::UnknownSlice)?;
+        let table = table.table;
+        notes.slice = slice;
+        let ip = Ip::of_frame(&input.frame).ok_or(DropReason::InnerNotIpv4)?;
+        sound(ip, input.gso_bytes)?;
+        let pod = self.local_pod(table, slice, ip.destination())?;
+        let block = self.tables.route(table, ip.source());
+        let block = block.ok_or(DropReason::WrongPeer)?;
+        let mut frame = input.frame.clone();
+        rewrite::map_address(&mut frame, 14, DESTINATION, pod.pod_address.octets());
+        rewrite::address_frame(&mut frame, pod.pod_mac);
+        notes.count(block.cluster, class, Direction::In, ip.total_bytes());
+        Ok(Decision::Redirected(frame))
+    }
+
     /// To this node's address and the tunnel's port, in a frame for this node.
     fn is_for_us(&self, input: &Input, outer: Ip) -> bool {
         outer.destination() == self.tables.settings.underlay_address.octets()
             && input.frame[..6] == NIC_MAC
-            && self.is_for_a_tunnel(&input.frame, outer)
+            && self.is_for_a_tunnel(&input.frame, outer, 14)
     }
 
     /// UDP to the tunnel's port, as far as one look tells; later parts of datagrams have no ports.
-    fn is_for_a_tunnel(&self, frame: &[u8], outer: Ip) -> bool {
-        let port = 14 + outer.header_bytes() + 2;
+    fn is_for_a_tunnel(&self, frame: &[u8], outer: Ip, offset: usize) -> bool {
+        let port = offset + outer.header_bytes() + 2;
         outer.protocol() == UDP
             && outer.fragment_offset() == 0
             && frame.len() >= port + 2
@@ -144,10 +183,13 @@ impl<'t> Model<'t> {
             self.saw(input, "ours");
             return Ok(Decision::Untouched);
         }
-        let Some(ip) = Ip::of_frame(&input.frame) else {
+        let Some((ip, offset)) = Ip::behind_tags(&input.frame) else {
             return Ok(Decision::Untouched);
         };
-        if self.is_for_a_tunnel(&input.frame, ip) {
+        if offset > 14 {
+            self.saw(input, "tagged");
+        }
+        if self.is_for_a_tunnel(&input.frame, ip, offset) {
             return Err(DropReason::ForgedUnderlay);
         }
         match self.tables.route(TABLE, ip.destination()) {

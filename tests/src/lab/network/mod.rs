@@ -105,6 +105,14 @@ pub(super) fn connect_router() -> Result<()> {
     nic::steer_receive(&wan)
 }
 
+/// Sets the MTU of a cluster's own end of its way out.
+pub(super) fn set_wan_mtu(cluster: &str, mtu_bytes: u32) -> Result<()> {
+    let known = CLUSTERS.iter().find(|known| known.name == cluster);
+    let cluster = known.with_context(|| format!("no cluster {cluster:?} in the lab"))?;
+    let fabric = NetNs::open(&cluster.fabric_namespace())?;
+    ip(Some(&fabric), &format!("link set wan0 mtu {mtu_bytes}\n"))
+}
+
 /// Removes the router's links and with them the routes over them.
 pub(super) fn disconnect_router() -> Result<()> {
     let links: String = CLUSTERS

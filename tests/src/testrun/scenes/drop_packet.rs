@@ -161,19 +161,19 @@ pub(super) fn drop_unsupported_icmp(world: &mut World) -> Result<()> {
 }
 
 pub(super) fn drop_gso_not_tcp(world: &mut World) -> Result<()> {
-    let datagram = from_pod(&to_kafka_1().udp(Udp::new(6000, 5201).data(vec![1; 1000])));
-    world
-        .send(
-            "control",
-            Program::PodEgress,
-            KAFKA_0.device,
-            datagram.clone(),
-        )
-        .accepted()?;
-    world
-        .send("UDP segments", Program::PodEgress, KAFKA_0.device, datagram)
-        .segments_of(500)
-        .expect(Expected::dropped(KAFKA.id, DropReason::GsoNotTcp))
+    let echo = to_kafka_1().icmp(Icmp::echo_request(7, 1).data(vec![1; 1000]));
+    let part = to_kafka_1().udp(Udp::new(6000, 5201).data(vec![1; 1000]));
+    for packet in [echo, part.fragment(0, true)] {
+        let frame = from_pod(&packet);
+        world
+            .send("control", Program::PodEgress, KAFKA_0.device, frame.clone())
+            .accepted()?;
+        world
+            .send("in segments", Program::PodEgress, KAFKA_0.device, frame)
+            .segments_of(500)
+            .expect(Expected::dropped(KAFKA.id, DropReason::GsoNotTcp))?;
+    }
+    Ok(())
 }
 
 /// 1450 bytes and 50 of tunnel headers fill the path; one more does not fit.
@@ -205,6 +205,24 @@ pub(super) fn drop_too_big(world: &mut World) -> Result<()> {
 }
 
 /// Nothing is said about errors, and we quote no options.
+/// A super-packet that is longer than its header can say (BIG TCP) has a length of 0.
+pub(super) fn more_than_a_header_can_say(world: &mut World) -> Result<()> {
+    let data = to_kafka_1().tcp(Tcp::new(40_000, 9092).ack().data(vec![1; 3000]));
+    let frame = from_pod(&data.total_bytes(0));
+    world
+        .send(
+            "one packet",
+            Program::PodEgress,
+            KAFKA_0.device,
+            frame.clone(),
+        )
+        .expect(Expected::dropped(KAFKA.id, DropReason::Malformed))?;
+    world
+        .send("segments", Program::PodEgress, KAFKA_0.device, frame)
+        .segments_of(1000)
+        .expect(Expected::dropped(KAFKA.id, DropReason::TooBig))
+}
+
 pub(super) fn too_big_without_a_word(world: &mut World) -> Result<()> {
     let about = Ipv4::between(KAFKA_1, KAFKA_0.pod_address).tcp(Tcp::new(40_000, 9092).syn());
     let error = |bytes: usize| {

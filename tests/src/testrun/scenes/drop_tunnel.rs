@@ -123,18 +123,37 @@ pub(super) fn drop_ecn_not_capable(world: &mut World) -> Result<()> {
 }
 
 /// The same packet is good on the underlay interface and never on the device behind it.
+/// Only what this node's own program sent through the kernel's device comes out of it.
 pub(super) fn drop_slow_path(world: &mut World) -> Result<()> {
-    world
-        .send("control", Program::UnderlayIngress, NIC, on_wire(&good()))
-        .accepted()?;
+    let packet = syn(KAFKA_1, KAFKA_0.slice_address);
+    let frame = |secret: [u8; 8]| {
+        let [a, b, c, d, e, f, g, h] = secret;
+        packet.frame([a, b, c, d, e, f], [g, h, 0, 0, 0, (KAFKA.id << 3) as u8])
+    };
     world
         .send(
-            "past the interface",
+            "control",
+            Program::TunnelIngress,
+            PORT_OWNER,
+            frame(DETOUR_SECRET),
+        )
+        .accepted()?;
+    let unknown = || Expected::dropped(UNKNOWN, DropReason::SlowPath);
+    for at in 0..8 {
+        let mut guess = DETOUR_SECRET;
+        guess[at] ^= 0x80;
+        world
+            .send("a guess", Program::TunnelIngress, PORT_OWNER, frame(guess))
+            .expect(unknown())?;
+    }
+    world
+        .send(
+            "as a peer sent it",
             Program::TunnelIngress,
             PORT_OWNER,
             on_wire(&good()),
         )
-        .expect(Expected::dropped(UNKNOWN, DropReason::SlowPath))
+        .expect(unknown())
 }
 
 pub(super) fn drop_not_local(world: &mut World) -> Result<()> {

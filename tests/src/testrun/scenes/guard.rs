@@ -10,6 +10,21 @@ use crate::testrun::{Expected, Program, World};
 
 const UNKNOWN: u32 = 0;
 
+/// Somebody else takes them off, and the packet arrives as any.
+const TAGS: [&[[u8; 2]]; 3] = [
+    &[[0x81, 0x00]],
+    &[[0x88, 0xa8]],
+    &[[0x88, 0xa8], [0x81, 0x00]],
+];
+
+fn tagged(frame: &[u8], tags: &[[u8; 2]]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    for ethertype in tags.iter().rev() {
+        frame.splice(12..12, [ethertype[0], ethertype[1], 0, 0]);
+    }
+    frame
+}
+
 fn syn() -> Ipv4 {
     Ipv4::between(KAFKA_0.slice_address, KAFKA_1).tcp(Tcp::new(40_000, 9092).syn())
 }
@@ -31,6 +46,10 @@ pub(super) fn drop_forged_underlay(world: &mut World) -> Result<()> {
         Ipv4::between(STRANGER, WEST_1.address).udp(plain),
     ] {
         drop_in_guard(world, UNKNOWN, reason, &from_node(&forged))?;
+        for tags in TAGS {
+            let frame = tagged(&from_node(&forged), tags);
+            drop_in_guard(world, UNKNOWN, reason, &frame)?;
+        }
     }
     Ok(())
 }
@@ -40,6 +59,10 @@ pub(super) fn drop_bare_slice_address(world: &mut World) -> Result<()> {
         let bare = Ipv4::between(STRANGER, destination).tcp(Tcp::new(1, 9092).syn());
         let reason = DropReason::BareSliceAddress;
         drop_in_guard(world, KAFKA.id, reason, &from_node(&bare))?;
+        for tags in TAGS {
+            let frame = tagged(&from_node(&bare), tags);
+            drop_in_guard(world, KAFKA.id, reason, &frame)?;
+        }
     }
     Ok(())
 }
@@ -56,6 +79,11 @@ pub(super) fn what_others_send_leaves(world: &mut World) -> Result<()> {
             &to_peer
                 .raw(17, vec![0x17, 0xc5, 0x17, 0xc5, 0, 0, 0, 0])
                 .fragment(1480, false),
+        ),
+        // A tag proves nothing.
+        tagged(
+            &from_node(&Ipv4::between(STRANGER, INTERNET).udp(Udp::new(1, 53))),
+            TAGS[0],
         ),
         ethernet([0xff; 6], NIC_MAC, 0x0806, &[0; 28]),
         ethernet(ROUTER_MAC, NIC_MAC, 0x86dd, &[0x60; 60]),

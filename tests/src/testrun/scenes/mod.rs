@@ -1,5 +1,6 @@
 //! The scenes. Those named `drop_LABEL` are the one canonical test of the drop reason with that label.
 
+mod detour;
 mod drop_packet;
 mod drop_place;
 mod drop_tunnel;
@@ -9,6 +10,7 @@ mod fragments;
 mod golden;
 mod guard;
 mod outside;
+mod path_mtu;
 mod receive;
 mod replies;
 mod send;
@@ -73,8 +75,12 @@ pub fn scenes() -> Vec<Scene> {
             known_flow_is_still_looked_at;
         fragments: parts_leave_alike parts_arrive parts_stay_on_their_node
             what_is_denied_to_the_first_is_denied_to_all;
+        detour: datagrams_in_segments_take_the_detour datagrams_in_segments_on_one_node
+            segments_of_datagrams_must_fit;
+        path_mtu: router_narrows_a_path who_is_not_believed a_path_only_sinks
+            a_narrow_path_is_wide_again_later;
         drop_packet: drop_malformed drop_fragment drop_unsupported_protocol drop_icmp_error
-            drop_unsupported_icmp drop_gso_not_tcp drop_too_big too_big_without_a_word every_lie_about_length_is_malformed;
+            drop_unsupported_icmp drop_gso_not_tcp drop_too_big too_big_without_a_word more_than_a_header_can_say every_lie_about_length_is_malformed;
         drop_place: drop_spoofed_source drop_no_route drop_other_slice drop_no_endpoint
             drop_policy_denied drop_isolated drop_no_path drop_helper_failed
             policy_is_judged_on_arrival_too no_rule_no_passage deny_wins_by_the_longer_prefix;

@@ -130,6 +130,7 @@ pub(super) fn node_without_configuration(world: &mut World) -> Result<()> {
         tunnel_port: 0,
         reserved: 0,
         tunnel_mark: 0,
+        detour_secret: [0; 4],
     };
     world.set_settings(none)?;
     untouched(
