@@ -20,6 +20,9 @@ pub struct Mailbox {
     owner: String,
 }
 
+/// Each waits for an answer as long as a mailbox does.
+const REFUSAL_QUESTIONS: usize = 3;
+
 impl Mailbox {
     pub fn open(namespace: &NetNs, port: u16) -> Result<Self> {
         let socket = namespace
@@ -65,17 +68,24 @@ impl Mailbox {
         }
     }
 
-    /// Sends to an address that the host says is unreachable; gives what it said.
+    /// Sends to an address that the host says is unreachable; gives what it said. Linux says so a few
+    /// times at once and then once a second, whoever asks, so one question may get no answer.
     pub fn refusal(&self, to: (Ipv4Addr, u16)) -> Result<Option<ErrorKind>> {
         // Otherwise Linux tells a UDP socket of a missing port only.
         setsockopt(&self.socket, sockopt::Ipv4RecvErr, &true)?;
         self.socket.connect(to)?;
-        self.socket.send(b"anyone?")?;
-        Ok(self
-            .socket
-            .recv(&mut [0; 1])
-            .err()
-            .map(|error| error.kind()))
+        let mut said = None;
+        for _ in 0..REFUSAL_QUESTIONS {
+            // An error that is there already comes at once.
+            if let Err(error) = self.socket.send(b"anyone?") {
+                return Ok(Some(error.kind()));
+            }
+            said = self.socket.recv(&mut [0; 1]).err().map(|it| it.kind());
+            if said != Some(ErrorKind::WouldBlock) {
+                break;
+            }
+        }
+        Ok(said)
     }
 }
 
