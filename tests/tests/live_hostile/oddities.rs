@@ -8,11 +8,10 @@ use slice_common::layout::{LocalEndpoint, LocalKey};
 use slice_tests::child::poll_until;
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{
-    Books, Capture, Frame, Mailbox, QuietPods, Wire, expect_drops, inject, mac_of, maps_of,
-    tunnel_frame,
+    Books, Capture, Frame, Mailbox, QuietPods, expect_drops, inject, mac_of, maps_of, tunnel_frame,
 };
 use slice_tests::netns::NetNs;
-use slice_tests::packet::{Checksum, Icmp, Ipv4, Ipv4Quote, Tcp, Udp, Vxlan};
+use slice_tests::packet::{Checksum, Icmp, Ipv4, Ipv4Quote, Tcp, Udp};
 
 use crate::flip::{Load, stamp_of};
 use crate::{Scene, agent, say};
@@ -27,7 +26,6 @@ pub(crate) const SCENES: &[Scene] = &[
         neighbours,
     ),
     ("nothing_leaves_bare_while_agents_are_dead", dead_agents),
-    ("a_tagged_tunnel_packet_does_not_get_in", tagged),
 ];
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -205,45 +203,6 @@ fn send_past_dead_agents(lab: &Lab) -> Result<()> {
         !frames.iter().any(|frame| is_bare(&frame)),
         "a bare slice address left"
     );
-    Ok(())
-}
-
-/// A node's tunnel has no VLAN. With a priority tag the kernel takes the packet for its own; with
-/// another one it is for nobody.
-fn tagged(lab: &Lab) -> Result<()> {
-    let (from, to) = (lab.pod("kafka-1")?, lab.pod("kafka-0")?);
-    let (node, peer) = (lab.node(to.node)?, lab.node(from.node)?);
-    let fabric = NetNs::open(&node.spec.cluster().fabric_namespace())?;
-    let wire = Wire::of(&fabric, &node.spec.fabric_port())?;
-    let mailbox = Mailbox::open(&to.netns, 7000)?;
-    let [source, target] = [&from, &to].map(|pod| pod.slice_address.context("a member"));
-    let inner = Ipv4::between(source?.octets(), target?.octets())
-        .options(&[1, 1, 1, 1])
-        .udp(Udp::new(7005, 7000).data("untagged"));
-    let frame = Vxlan::between(peer.underlay.octets(), node.underlay.octets())
-        .slice(7, 0)
-        .carry(&inner)
-        .frame(mac_of(&node.netns, "nic0")?, [0x02, 0, 0, 0, 0, 1]);
-    expect_drops(lab, &[], || wire.send(&frame))?;
-    ensure!(mailbox.receive()?.1 == b"untagged", "not vacuous");
-    let with_tag = |ethertype: [u8; 2], tag: [u8; 2]| {
-        let mut tagged = frame.clone();
-        tagged.splice(12..12, [ethertype, tag].concat());
-        tagged
-    };
-    for ethertype in [[0x81, 0x00], [0x88, 0xa8]] {
-        let slow = [(node.name, "0", "slow_path", 1)];
-        expect_drops(lab, &slow, || wire.send(&with_tag(ethertype, [0xe0, 0])))?;
-        let overheard = overheard_by_nodes(lab)?;
-        expect_drops(lab, &[], || {
-            wire.send(&with_tag(ethertype, [0, 7]))?;
-            let heard = poll_until(LIMIT, || {
-                Ok((overheard_by_nodes(lab)? > overheard).then_some(()))
-            })?;
-            heard.context("nobody overheard it")
-        })?;
-    }
-    ensure!(mailbox.is_empty()?, "a tagged packet came in");
     Ok(())
 }
 
