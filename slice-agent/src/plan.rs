@@ -19,8 +19,8 @@ use std::fmt;
 use ipnet::Ipv4Net;
 use slice_common::address::Address;
 use slice_common::layout::{
-    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, Path, PathGroup, Peer, PolicyEntry,
-    PolicyKey, Route, RouteKey, Settings, Slice,
+    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideKey, Path, PathGroup, Peer,
+    PolicyEntry, PolicyKey, Route, RouteKey, Settings, Slice,
 };
 
 use crate::image::{Attachment, Names, NodeImage, PortOwner, Prefixed};
@@ -50,6 +50,7 @@ pub enum Change {
     SwapRoutes(Swap<RouteKey, Route>),
     SwapPolicy(Swap<PolicyKey, PolicyEntry>),
     SwapClasses(Swap<ClassKey, Class>),
+    SwapOutside(Swap<OutsideKey, u32>),
     AddGuard(Ipv4Net),
     RemoveGuard(Ipv4Net),
     /// Writes the settings; `generation` is already the next one.
@@ -116,6 +117,7 @@ impl Change {
             Self::SwapRoutes(swap) => &swap.lines,
             Self::SwapPolicy(swap) => &swap.lines,
             Self::SwapClasses(swap) => &swap.lines,
+            Self::SwapOutside(swap) => &swap.lines,
             _ => &[],
         }
     }

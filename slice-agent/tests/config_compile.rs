@@ -474,3 +474,66 @@ proptest! {
         prop_assert!(image.routes.len() <= Capacity::ROUTES);
     }
 }
+
+/// Of each entry: who begins, protocol, port, prefix.
+fn outside_of(isolation: &str) -> BTreeMap<(u8, u8, u16, String), u32> {
+    let text = RIGHT.replacen("{level: Slice}", isolation, 1);
+    assert_ne!(text, RIGHT, "not vacuous");
+    let configuration = check_text(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let (image, _) = compile(&configuration, &east_1()).expect("fits the host");
+    image
+        .outside
+        .iter()
+        .map(|(at, value)| {
+            let prefix = format!("{}/{}", at.key.address, at.prefix_bits - 64);
+            let port = u16::from_be(at.key.port);
+            ((at.key.way, at.key.protocol, port, prefix), *value)
+        })
+        .collect()
+}
+
+#[test]
+fn a_confined_slice_names_whom_it_may_call_and_name_servers() {
+    let strict = "{level: Strict, toOutside: [{addresses: [192.0.2.0/24], \
+                  ports: [{protocol: TCP, port: 443-445}, {protocol: UDP}]}]}";
+    let entry = |way, protocol, port, prefix: &str| ((way, protocol, port, prefix.to_owned()), 1);
+    let expected = [
+        entry(2, 6, 443, "192.0.2.0/24"),
+        entry(2, 6, 444, "192.0.2.0/24"),
+        entry(2, 6, 445, "192.0.2.0/24"),
+        entry(2, 17, 0, "192.0.2.0/24"),
+        entry(2, 6, 53, "0.0.0.0/0"),
+        entry(2, 17, 53, "0.0.0.0/0"),
+    ];
+    assert_eq!(outside_of(strict), BTreeMap::from(expected));
+    let one_server = [
+        entry(2, 6, 53, "10.96.0.10/32"),
+        entry(2, 17, 53, "10.96.0.10/32"),
+    ];
+    let dns = "{level: Strict, dns: [10.96.0.10/32]}";
+    assert_eq!(outside_of(dns), BTreeMap::from(one_server));
+    assert_eq!(outside_of("{level: Strict, dns: []}"), BTreeMap::new());
+}
+
+#[test]
+fn a_guarded_slice_names_who_may_call_it() {
+    let from = "{level: Slice, fromOutside: [{addresses: [192.0.2.7/32, 198.51.100.0/24]}]}";
+    let expected = ["192.0.2.7/32", "198.51.100.0/24"]
+        .into_iter()
+        .flat_map(|prefix| [1, 6, 17].map(|protocol| ((1, protocol, 0, prefix.to_owned()), 1)));
+    assert_eq!(outside_of(from), expected.collect());
+}
+
+#[test]
+fn too_many_named_outside_are_refused() {
+    let text = "{level: Slice, fromOutside: [{addresses: [192.0.2.0/24], \
+                ports: [{protocol: TCP, port: 1-20000}]}]}";
+    let text = RIGHT.replacen("{level: Slice}", text, 1);
+    let configuration = check_text(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let errors = compile(&configuration, &east_1()).expect_err("too many");
+    assert!(
+        errors[0]
+            .to_string()
+            .contains("entries of fromOutside and toOutside")
+    );
+}

@@ -36,6 +36,7 @@ fn apply(image: &mut NodeImage, change: &Change) {
         Change::SwapRoutes(swap) => image.routes = swap.table,
         Change::SwapPolicy(swap) => image.policy = swap.table,
         Change::SwapClasses(swap) => image.classes = swap.table,
+        Change::SwapOutside(swap) => image.outside = swap.table,
         Change::AddGuard(prefix) => drop(image.guards.insert(prefix)),
         Change::RemoveGuard(prefix) => drop(image.guards.remove(&prefix)),
         Change::Activate(settings) => image.settings = Some(settings),

@@ -303,17 +303,35 @@ refused! {
          for a slice: length 8 to 30, and not in 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16 or \
          224.0.0.0/3";
 
-    strict_isolation:
+    names_outside_at_level_open:
+        "level: Open"
+        => "level: Open, fromOutside: [{addresses: [192.0.2.0/24]}]",
+        "node.yaml, document 3, Slice shop, spec.isolation.fromOutside: nothing would enforce \
+         this; write level Slice or Strict, or remove it: at level Open everybody may begin";
+
+    names_to_the_outside_at_level_slice:
         "level: Slice"
-        => "level: Strict",
-        "node.yaml, document 2, Slice kafka, spec.isolation.level: `Strict` is not supported \
-         yet, so nothing would enforce it; write Slice or Open";
+        => "level: Slice, toOutside: [{addresses: [192.0.2.0/24]}]",
+        "node.yaml, document 2, Slice kafka, spec.isolation.toOutside: nothing would enforce \
+         this; write level Strict, or remove it: at other levels pods may begin anything";
+
+    name_servers_at_level_slice:
+        "level: Slice"
+        => "level: Slice, dns: []",
+        "node.yaml, document 2, Slice kafka, spec.isolation.dns: nothing would enforce this; \
+         write level Strict, or remove it: at other levels pods may begin anything";
+
+    nobody_named_outside:
+        "level: Slice"
+        => "level: Slice, fromOutside: [{addresses: []}]",
+        "node.yaml, document 2, Slice kafka, spec.isolation.fromOutside[0].addresses: the list is \
+         empty; list prefixes, or write [0.0.0.0/0] for everybody";
 
     unknown_isolation:
         "level: Slice"
         => "level: Closed",
         "node.yaml, document 2, Slice kafka, spec.isolation.level: `Closed` is unknown; the \
-         level is Slice or Open";
+         level is Slice, Strict or Open";
 
     encryption_that_is_not_there:
         "  encryption: {mode: None}\n  acceptPlaintext: true\n---\nkind: Slice"

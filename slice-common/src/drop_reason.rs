@@ -96,6 +96,9 @@ drop_reasons! {
     32 BareSliceAddress "bare_slice_address":
         "A packet to a slice address was about to leave the node outside of the tunnel.";
         "A pod that is in no slice sent it, or one whose interface has no program (yet).";
+    33 Confined "confined":
+        "A pod at isolation level Strict tried to reach somebody outside whom nothing names.";
+        "Name them in isolation.toOutside or isolation.dns, or find out what the pod wants there.";
     40 UnknownPeer "unknown_peer":
         "A tunnel packet came from an underlay address that is no configured peer.";
         "Add the node as a peer, or find out who sends to the tunnel port.";
@@ -179,6 +182,7 @@ mod tests {
             (30, "policy_denied"),
             (31, "isolated"),
             (32, "bare_slice_address"),
+            (33, "confined"),
             (40, "unknown_peer"),
             (41, "bad_tunnel_header"),
             (42, "unknown_slice"),

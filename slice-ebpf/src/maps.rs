@@ -7,8 +7,8 @@ use aya_ebpf::macros::btf_map;
 use slice_common::address::Address;
 use slice_common::layout::{
     Capacity, Class, ClassKey, Counter, CounterKey, DropKey, Endpoint, FLOW_WORDS, FirstFragment,
-    Flow, FlowKey, FragmentKey, LearntMtu, LocalEndpoint, LocalKey, Path, PathEnds, PathGroup,
-    Peer, PolicyEntry, PolicyKey, ReplyKey, Route, RouteKey, Settings, Slice,
+    Flow, FlowKey, FragmentKey, LearntMtu, LocalEndpoint, LocalKey, OutsideKey, Path, PathEnds,
+    PathGroup, Peer, PolicyEntry, PolicyKey, ReplyKey, Route, RouteKey, Settings, Slice,
 };
 
 // Written by the agent.
@@ -39,6 +39,10 @@ static POLICY: ArrayOfMaps<LpmTrie<PolicyKey, PolicyEntry, { Capacity::POLICY }>
     ArrayOfMaps::new();
 #[btf_map]
 static CLASSES: ArrayOfMaps<LpmTrie<ClassKey, Class, { Capacity::CLASSES }>, 1> =
+    ArrayOfMaps::new();
+
+#[btf_map]
+static OUTSIDE: ArrayOfMaps<LpmTrie<OutsideKey, u32, { Capacity::OUTSIDE }>, 1> =
     ArrayOfMaps::new();
 
 // Written here. Full of what expired is its normal state; an exchange that goes on is looked up and
@@ -150,6 +154,12 @@ pub(crate) fn class(key: ClassKey) -> Option<Class> {
     CLASSES
         .get_value_ptr_mut(0, &key)
         .map(|class| unsafe { *class })
+}
+
+#[inline(always)]
+pub(crate) fn outside_allows(key: OutsideKey) -> bool {
+    let key = Key::new(OutsideKey::BITS, key);
+    OUTSIDE.get_value_ptr_mut(0, &key).is_some()
 }
 
 #[inline(always)]

@@ -6,18 +6,24 @@
 
 #[path = "live_isolation/addresses.rs"]
 mod addresses;
+#[path = "live_isolation/bare.rs"]
+mod bare;
 #[path = "live_isolation/errors.rs"]
 mod errors;
 #[path = "live_isolation/forgers.rs"]
 mod forgers;
 #[path = "live_isolation/narrow.rs"]
 mod narrow;
+#[path = "live_isolation/reconfigure.rs"]
+mod reconfigure;
 #[path = "live_isolation/segments.rs"]
 mod segments;
 #[path = "live_isolation/sizes.rs"]
 mod sizes;
 #[path = "live_isolation/strangers.rs"]
 mod strangers;
+#[path = "live_isolation/strict.rs"]
+mod strict;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -81,6 +87,8 @@ fn scenes() -> impl Iterator<Item = Scene> {
         sizes::SCENES,
         narrow::SCENES,
         segments::SCENES,
+        strict::SCENES,
+        bare::SCENES,
     ]
     .into_iter()
     .flatten()

@@ -51,6 +51,7 @@ impl State {
             ("ROUTES", image.routes.len()),
             ("POLICY", image.policy.len()),
             ("CLASSES", image.classes.len()),
+            ("OUTSIDE", image.outside.len()),
         ]);
     }
 }

@@ -134,6 +134,7 @@ impl Dataplane {
             Change::SwapRoutes(swap) => maps.swap("ROUTES", &swap.table),
             Change::SwapPolicy(swap) => maps.swap("POLICY", &swap.table),
             Change::SwapClasses(swap) => maps.swap("CLASSES", &swap.table),
+            Change::SwapOutside(swap) => maps.swap("OUTSIDE", &swap.table),
             Change::AddGuard(prefix) => guards::add(netlink, *prefix).await,
             Change::RemoveGuard(prefix) => guards::remove(netlink, *prefix).await,
             Change::Activate(settings) => maps

@@ -2,6 +2,7 @@
 //! the same result for the same input.
 
 mod classes;
+mod outside;
 mod policy;
 mod ports;
 mod tables;

@@ -10,13 +10,13 @@ use slice_common::layout::{
 };
 use slice_common::wire::vxlan;
 
-use super::{classes, policy};
+use super::{classes, outside, policy};
 use crate::image::{
     Attachment, HostFacts, Interface, Names, NodeImage, PortOwner, Prefixed, Program,
 };
 use crate::model::{
-    self, Addressing, ConfigError, Problem, Validated, ValidatedBlock, ValidatedEndpoint,
-    ValidatedPeer, ValidatedSlice,
+    self, Addressing, ConfigError, IsolationLevel, Problem, Validated, ValidatedBlock,
+    ValidatedEndpoint, ValidatedPeer, ValidatedSlice,
 };
 
 const TABLE: u32 = TableId::HUB.0;
@@ -169,6 +169,7 @@ impl Builder<'_> {
         self.errors
             .extend(policy::add_slice(slice, &namespaces, &mut self.names, policy).err());
         classes::add_slice(slice, &mut self.names, &mut self.image.classes);
+        outside::add_slice(slice, &mut self.image.outside);
     }
 
     fn add_endpoint(&mut self, endpoint: &ValidatedEndpoint) {
@@ -187,10 +188,10 @@ impl Builder<'_> {
             cluster: cluster_number(&self.configuration.node().cluster),
             pod_address,
             slice_address,
-            flags: if slice.isolated {
-                Endpoint::ISOLATED
-            } else {
-                0
+            flags: match slice.isolation.level {
+                IsolationLevel::Open => 0,
+                IsolationLevel::Slice => Endpoint::ISOLATED,
+                IsolationLevel::Strict => Endpoint::ISOLATED | Endpoint::CONFINED,
             },
             reserved: 0,
         };
@@ -341,6 +342,11 @@ impl Builder<'_> {
             ),
             ("blocks and ranges", image.routes.len(), Capacity::ROUTES),
             ("class entries", image.classes.len(), Capacity::CLASSES),
+            (
+                "entries of fromOutside and toOutside",
+                image.outside.len(),
+                Capacity::OUTSIDE,
+            ),
         ];
         let place = &self.configuration.node().place;
         for (what, count, limit) in sizes {

@@ -145,6 +145,8 @@ pub enum Problem {
     UnknownKind(String),
     #[error("{0}; see the configuration reference for the fields and their types")]
     Shape(String),
+    #[error("nothing would enforce this; {0}")]
+    NotEnforced(&'static str),
     #[error("`{value}` is not supported yet, so nothing would enforce it; {remedy}")]
     NotYet { value: String, remedy: &'static str },
     #[error("{0}; remove one of the two")]

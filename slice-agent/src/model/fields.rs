@@ -211,12 +211,46 @@ pub const OBJECTS: &[Object] = &[
     Object {
         type_name: "IsolationFields",
         title: "Slice: `spec.isolation`",
-        fields: &[field(
-            "level",
-            REQUIRED,
-            "`Slice`: others cannot open connections to the slice's pods by their pod addresses; \
-             the node itself can. `Open`: they can.",
-        )],
+        fields: &[
+            field(
+                "level",
+                REQUIRED,
+                "`Slice`: others cannot open connections to the slice's pods by their pod \
+                 addresses; the node itself can. `Open`: they can. `Strict`: as `Slice`, and the \
+                 pods themselves may begin nothing outside but with their node, `dns` and \
+                 `toOutside`, and nothing at all but by IPv4.",
+            ),
+            field(
+                "fromOutside",
+                "none",
+                "Levels Slice and Strict: who outside may begin all the same.",
+            ),
+            field(
+                "toOutside",
+                "none",
+                "Level Strict: whom outside the pods may begin with, as their packets name them \
+                 (a service's own address, not its pods').",
+            ),
+            field(
+                "dns",
+                "`[0.0.0.0/0]`",
+                "Level Strict: name servers that the pods may ask, by UDP and TCP port 53; `[]` for \
+                 none.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "OutsideFields",
+        title: "Slice: `spec.isolation.fromOutside[]`, `spec.isolation.toOutside[]`",
+        fields: &[
+            field("addresses", REQUIRED, "IPv4 prefixes of those outside."),
+            field(
+                "ports",
+                "TCP, UDP and ICMP",
+                "Protocols and ports that are called; a range counts as many entries as it has \
+                 ports.",
+            ),
+        ],
     },
     Object {
         type_name: "PolicyFields",
@@ -333,7 +367,7 @@ mod tests {
         }
         see!(NodeDocument UnderlayFields EndpointFields BlockFields PeerFields SliceDocument);
         see!(MetadataFields SpecFields AddressingFields IsolationFields PolicyFields RuleFields);
-        see!(TrafficFields QosFields ClassFields EncryptionFields);
+        see!(OutsideFields TrafficFields QosFields ClassFields EncryptionFields);
         // A type that is missing above is missed here.
         let source = include_str!("unchecked.rs");
         assert_eq!(source.matches("deny_unknown_fields").count(), read.len());

@@ -5,6 +5,7 @@ mod blocks;
 mod error;
 pub mod fields;
 mod host;
+mod isolation;
 mod node;
 mod scalar;
 mod slice;
@@ -18,6 +19,7 @@ pub use host::{missing_interfaces, validate_against};
 pub(crate) use slice::namespaces;
 pub use validate::validate;
 pub use validated::{
-    Action, Addressing, Namespaces, Protocol, Rule, Traffic, TrafficClassRule, Underlay, Validated,
-    ValidatedBlock, ValidatedEndpoint, ValidatedNode, ValidatedPeer, ValidatedSlice,
+    Action, Addressing, Isolation, IsolationLevel, Namespaces, OutsideRule, Protocol, Rule,
+    Traffic, TrafficClassRule, Underlay, Validated, ValidatedBlock, ValidatedEndpoint,
+    ValidatedNode, ValidatedPeer, ValidatedSlice,
 };

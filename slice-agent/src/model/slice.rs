@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 use slice_common::id::{SliceId, TrafficClass};
 
 use super::error::{Overlap, Place, Problem};
+use super::isolation;
 use super::scalar;
 use super::unchecked::{
     AddressingFields, ClassFields, RuleFields, SliceDocument, SpecFields, TrafficFields,
@@ -36,7 +37,7 @@ pub(super) fn check(
     let spec = &fields.spec;
     let at = place.field("spec");
     let addressing = addressing(&at.field("addressing"), &spec.addressing, found);
-    let isolated = isolated(&at, spec, found);
+    let isolation = isolation::check(&at.field("isolation"), spec.isolation.as_ref(), found);
     let (default_action, rules) = policy(&at.field("policy"), spec, found);
     let classes = classes(&at.field("qos"), spec, found);
     encryption(&at, spec, found);
@@ -45,7 +46,7 @@ pub(super) fn check(
         name: name?,
         id: id?,
         addressing: addressing?,
-        isolated: isolated?,
+        isolation: isolation?,
         default_action: default_action?,
         rules,
         classes,
@@ -132,32 +133,6 @@ fn addressing(
     }
 }
 
-fn isolated(place: &Place, spec: &SpecFields, found: &mut Findings) -> Option<bool> {
-    let place = place.field("isolation.level");
-    match spec
-        .isolation
-        .as_ref()
-        .map_or("Slice", |isolation| isolation.level.as_str())
-    {
-        "Slice" => Some(true),
-        "Open" => Some(false),
-        "Strict" => {
-            found.add(
-                &place,
-                Problem::NotYet {
-                    value: "Strict".to_owned(),
-                    remedy: "write Slice or Open",
-                },
-            );
-            None
-        }
-        other => {
-            found.add(&place, unknown("the level", other, "Slice or Open"));
-            None
-        }
-    }
-}
-
 fn policy(place: &Place, spec: &SpecFields, found: &mut Findings) -> (Option<Action>, Vec<Rule>) {
     let Some(fields) = &spec.policy else {
         return (Some(Action::Deny), Vec::new());
@@ -223,7 +198,7 @@ fn namespace_list(
     Some(Namespaces::Listed(names))
 }
 
-fn traffic_list(
+pub(super) fn traffic_list(
     place: &Place,
     field: &str,
     list: &[TrafficFields],
@@ -324,7 +299,7 @@ fn action(value: &str) -> Result<Action, Problem> {
     }
 }
 
-fn unknown(what: &'static str, value: &str, choices: &'static str) -> Problem {
+pub(super) fn unknown(what: &'static str, value: &str, choices: &'static str) -> Problem {
     let value = value.to_owned();
     Problem::UnknownValue {
         what,

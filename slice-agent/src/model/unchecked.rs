@@ -114,6 +114,18 @@ pub struct AddressingFields {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IsolationFields {
     pub level: String,
+    #[serde(default)]
+    pub from_outside: Vec<OutsideFields>,
+    #[serde(default)]
+    pub to_outside: Vec<OutsideFields>,
+    pub dns: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OutsideFields {
+    pub addresses: Vec<String>,
+    pub ports: Option<Vec<TrafficFields>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

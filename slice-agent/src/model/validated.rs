@@ -82,7 +82,7 @@ pub struct ValidatedSlice {
     pub name: String,
     pub id: SliceId,
     pub addressing: Addressing,
-    pub isolated: bool,
+    pub isolation: Isolation,
     pub default_action: Action,
     /// The first that matches wins.
     pub rules: Vec<Rule>,
@@ -98,6 +98,30 @@ impl ValidatedSlice {
             Addressing::Native => &[],
         }
     }
+}
+
+/// Who is kept out, and in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Isolation {
+    pub level: IsolationLevel,
+    /// Who outside may begin.
+    pub from_outside: Vec<OutsideRule>,
+    /// Whom pods may begin with, name servers among them.
+    pub to_outside: Vec<OutsideRule>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IsolationLevel {
+    Open,
+    Slice,
+    Strict,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutsideRule {
+    pub addresses: Vec<Ipv4Net>,
+    /// `None`: every protocol that is carried.
+    pub traffic: Option<Vec<Traffic>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -50,6 +50,7 @@ fn maps(maps: &Maps) -> Result<NodeImage> {
         routes: maps.table("ROUTES")?,
         policy: maps.table("POLICY")?,
         classes: maps.table("CLASSES")?,
+        outside: maps.table("OUTSIDE")?,
         ..NodeImage::default()
     })
 }

@@ -6,8 +6,8 @@ use std::fmt::{self, Display};
 use ipnet::Ipv4Net;
 use slice_common::address::{Address, Port};
 use slice_common::layout::{
-    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, Path, PathGroup, Peer, PolicyEntry,
-    PolicyKey, PolicyVerdict, Route, RouteKey, RouteKind,
+    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideKey, OutsideWay, Path, PathGroup,
+    Peer, PolicyEntry, PolicyKey, PolicyVerdict, Route, RouteKey, RouteKind,
 };
 use slice_common::wire::transport;
 
@@ -47,6 +47,7 @@ pub(super) fn change(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result
         Change::SwapRoutes(swap) => write!(f, "~ routes: {swap}"),
         Change::SwapPolicy(swap) => write!(f, "~ policy: {swap}"),
         Change::SwapClasses(swap) => write!(f, "~ classes: {swap}"),
+        Change::SwapOutside(swap) => write!(f, "~ outside: {swap}"),
         Change::AddGuard(prefix) => write!(f, "+ guard route unreachable {prefix}"),
         Change::RemoveGuard(prefix) => write!(f, "- guard route unreachable {prefix}"),
         Change::Activate(settings) => write!(
@@ -108,10 +109,10 @@ pub(super) fn local(names: &Names, key: &LocalKey, pod: &LocalEndpoint) -> Strin
 }
 
 pub(super) fn endpoint(names: &Names, ifindex: u32, endpoint: &Endpoint) -> String {
-    let isolated = if endpoint.flags & Endpoint::ISOLATED != 0 {
-        ", isolated"
-    } else {
-        ""
+    let isolated = match endpoint.flags & (Endpoint::ISOLATED | Endpoint::CONFINED) {
+        0 => "",
+        Endpoint::ISOLATED => ", isolated",
+        _ => ", isolated and confined",
     };
     format!(
         "endpoint on interface #{ifindex}: pod {} is {} of {}{isolated}",
@@ -190,6 +191,23 @@ pub(super) fn class(names: &Names, key: &Prefixed<ClassKey>, class: &Class) -> S
             prefix_bits.checked_sub(ClassKey::BITS_BEFORE_PORT)
         ),
         class.dscp
+    )
+}
+
+pub(super) fn outside(names: &Names, key: &Prefixed<OutsideKey>) -> String {
+    let Prefixed { key, prefix_bits } = *key;
+    let direction = if key.way == OutsideWay::In.number() {
+        "from"
+    } else {
+        "to"
+    };
+    let any_or_one = if key.port == 0 { None } else { Some(16) };
+    format!(
+        "outside of {}: {direction} {}/{} {}",
+        named(&names.slices, key.slice),
+        key.address,
+        prefix_bits.saturating_sub(OutsideKey::BITS_BEFORE_ADDRESS),
+        traffic(key.protocol, key.port, any_or_one)
     )
 }
 

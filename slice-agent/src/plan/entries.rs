@@ -74,6 +74,11 @@ impl Entries<'_> {
         swap(&self.was.classes, &self.is.classes, text).map(Change::SwapClasses)
     }
 
+    pub(super) fn outside(&self) -> Option<Change> {
+        let text = |k: &_, _: &_| describe::outside(self.names, k);
+        swap(&self.was.outside, &self.is.outside, text).map(Change::SwapOutside)
+    }
+
     pub(super) fn guards_added(&self) -> Vec<Change> {
         self.is
             .guards

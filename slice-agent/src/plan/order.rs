@@ -18,6 +18,8 @@ pub(super) fn plan(observed: &NodeImage, wanted: &NodeImage, names: &Names) -> V
     let mut closing = entries.routes(&observed.routes, &meanwhile.old_routes);
     closing.extend(entries.policy(&observed.policy, &meanwhile.policy));
     let mut additions = entries.nodes_written();
+    // Pods that are confined from now on find those named that they may go to.
+    additions.extend(entries.outside());
     additions.extend(entries.pods_written());
     additions.extend(entries.routes(&meanwhile.old_routes, &meanwhile.new_routes));
     // Pods leave after their addresses lead to where they are now, and before owners and rules are

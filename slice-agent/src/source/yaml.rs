@@ -18,7 +18,6 @@ const NOT_YET: &[&str] = &[
     "clusters",
     "delivery",
     "favourInteractive",
-    "fromOutside",
     "guaranteePercent",
     "namespaces",
     "remoteFailure",

@@ -22,6 +22,8 @@ layout! {
 impl Endpoint {
     /// Senders outside the slice are kept out (isolation level `Slice`).
     pub const ISOLATED: u32 = 1;
+    /// The pod itself may begin nothing with them either (isolation level `Strict`).
+    pub const CONFINED: u32 = 2;
 }
 
 layout! {

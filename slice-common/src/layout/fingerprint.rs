@@ -6,6 +6,11 @@ use super::*;
 /// new one changes nothing for those who do not know it, and old ones are never reused.
 const NUMBERS: &[u32] = &[
     Endpoint::ISOLATED,
+    Endpoint::CONFINED,
+    OutsideWay::In.number() as u32,
+    OutsideWay::Out.number() as u32,
+    OutsideKey::BITS_BEFORE_ADDRESS,
+    OutsideKey::BITS,
     ReplyKey::OUTSIDE,
     RouteKind::Local.number(),
     RouteKind::Via.number(),
@@ -46,6 +51,7 @@ pub(super) const fn of_all_layouts() -> u64 {
         PolicyKey::SHAPE,
         PolicyEntry::SHAPE,
         ClassKey::SHAPE,
+        OutsideKey::SHAPE,
         Class::SHAPE,
         FragmentKey::SHAPE,
         FirstFragment::SHAPE,

@@ -17,6 +17,7 @@ impl Capacity {
     pub const PATHS: usize = 16_384;
     pub const POLICY: usize = 65_536;
     pub const CLASSES: usize = 8192;
+    pub const OUTSIDE: usize = 8192;
     pub const REPLIES: usize = 131_072;
     pub const FRAGMENTS: usize = 16_384;
     pub const FLOWS: usize = 65_536;
@@ -158,6 +159,13 @@ pub const MAPS: &[MapSpec] = &[
         "CLASSES",
         MapKind::SwappedLpmTrie,
         Capacity::CLASSES,
+        Writer::Agent,
+        REFUSED,
+    ),
+    map::<OutsideKey, u32>(
+        "OUTSIDE",
+        MapKind::SwappedLpmTrie,
+        Capacity::OUTSIDE,
         Writer::Agent,
         REFUSED,
     ),

@@ -22,6 +22,7 @@ pub mod vxlan;
 
 pub const ETHERNET_BYTES: u32 = 14;
 /// The EtherType of IPv4 as a packet has it.
+pub const ETHERTYPE_ARP: u16 = 0x0806u16.to_be();
 pub const ETHERTYPE_IPV4: u16 = 0x0800u16.to_be();
 pub const ETHERTYPE_IPV4_BYTES: [u8; 2] = [0x08, 0x00];
 

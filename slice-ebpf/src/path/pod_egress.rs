@@ -30,7 +30,7 @@ pub fn pod_egress(context: TcContext) -> i32 {
 fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReason> {
     // IPv4...
     let Some(ip) = parse::candidate(packet) else {
-        return Ok(Verdict::Untouched);
+        return go_elsewhere(packet, trace);
     };
     let Some(settings) = maps::settings() else {
         return Ok(Verdict::Untouched);
@@ -74,7 +74,7 @@ fn judge(
     };
     // ...to a slice address: else it is none of our business, but the answer may be.
     let Some(route) = resolve::route(endpoint.table, ip.destination()) else {
-        remember_question(packet, endpoint, ip);
+        go_outside(packet, endpoint, ip, trace)?;
         return Ok(None);
     };
     trace.slice = endpoint.slice;
@@ -200,14 +200,47 @@ fn tell_too_big(packet: Packet, headers: &Headers, mtu_bytes: u32) -> Result<Ver
     }
 }
 
-/// Isolation lets answers in, so the question is noted, if it is the pod's own. The packet itself is not
-/// touched.
+/// Not by IPv4: a slice has no say, but may confine the pod.
 #[inline(always)]
-fn remember_question(packet: Packet, endpoint: &Endpoint, ip: Ipv4Header) {
-    if !outside::may_ask(packet, endpoint, &ip) {
-        return;
+fn go_elsewhere(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReason> {
+    match identity::pod_behind(packet.ifindex()) {
+        Some(pod) if outside::is_confined(pod) && !outside::is_address_resolution(packet) => {
+            trace.slice = pod.slice;
+            Err(DropReason::Confined)
+        }
+        _ => Ok(Verdict::Untouched),
     }
-    if let Ok(headers) = parse::transport(packet, ip, ETHERNET_BYTES) {
+}
+
+/// To somebody outside: a confined pod may do that only where something names them. Isolation lets answers
+/// in, so the question is noted, if it is the pod's own. The packet itself is not touched.
+#[inline(always)]
+fn go_outside(
+    packet: Packet,
+    endpoint: &Endpoint,
+    ip: Ipv4Header,
+    trace: &mut Trace,
+) -> Result<(), DropReason> {
+    let is_confined = outside::is_confined(endpoint);
+    let may_ask = outside::may_ask(packet, endpoint, &ip);
+    if ip.is_later_fragment() || !is_confined && !may_ask {
+        return Ok(());
+    }
+    if is_confined {
+        trace.slice = endpoint.slice;
+        ip.check(packet.len().saturating_sub(ETHERNET_BYTES))?;
+        integrity::check(packet, &ip, ETHERNET_BYTES)?;
+    }
+    let headers = match parse::transport(packet, ip, ETHERNET_BYTES) {
+        Ok(headers) => headers,
+        Err(_) if is_confined => return Err(DropReason::Confined),
+        Err(_) => return Ok(()),
+    };
+    if is_confined && !outside::may_leave(endpoint, &headers) {
+        return Err(DropReason::Confined);
+    }
+    if may_ask {
         outside::remember_question(&headers);
     }
+    Ok(())
 }

@@ -34,7 +34,12 @@ fn try_pod_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropRea
         return Err(DropReason::Isolated);
     }
     if !parse::is_untagged_ipv4(packet) {
-        return Ok(Verdict::Untouched);
+        let may_enter = !outside::is_confined(endpoint) || outside::is_address_resolution(packet);
+        return if may_enter {
+            Ok(Verdict::Untouched)
+        } else {
+            Err(DropReason::Isolated)
+        };
     }
     let ip = parse::header(packet, ETHERNET_BYTES).ok_or(DropReason::Malformed)?;
     // From anyone but the node itself (kubelet probes).
@@ -43,9 +48,10 @@ fn try_pod_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropRea
     }
     ip.check(packet.len().saturating_sub(ETHERNET_BYTES))?;
     integrity::check(packet, &ip, ETHERNET_BYTES)?;
-    // It answers the pod, or it tells the pod what became of its own packet.
+    // It answers the pod, is named as one who may begin, or tells what became of the pod's own packet.
     match parse::transport(packet, ip, ETHERNET_BYTES) {
         Ok(headers) if outside::is_invited(&headers) => Ok(Verdict::Untouched),
+        Ok(headers) if outside::is_admitted(endpoint, &headers) => Ok(Verdict::Untouched),
         Ok(headers) if outside::is_error(&headers) => {
             outside::check_error_quotes_pod(packet, &ip, ETHERNET_BYTES, endpoint)?;
             Ok(Verdict::Untouched)

@@ -6,12 +6,12 @@
 
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Endpoint, ReplyKey};
+use slice_common::layout::{Endpoint, OutsideKey, OutsideWay, ReplyKey};
 use slice_common::policy::{Ground, PacketKind};
 use slice_common::reply;
-use slice_common::wire::ETHERNET_BYTES;
 use slice_common::wire::ipv4::{HEADER_BYTES, Ipv4Header, SOURCE_OFFSET};
-use slice_common::wire::transport::ICMP_HEADER_BYTES;
+use slice_common::wire::transport::{ICMP_HEADER_BYTES, Transport};
+use slice_common::wire::{ETHERNET_BYTES, ETHERTYPE_ARP};
 
 use crate::packet::Packet;
 use crate::stage::parse::Headers;
@@ -42,6 +42,76 @@ pub(crate) fn remember_question(headers: &Headers) {
             &headers.transport,
         ));
     }
+}
+
+/// Whether the pod may begin nothing outside but what is named.
+#[inline(always)]
+pub(crate) fn is_confined(endpoint: &Endpoint) -> bool {
+    endpoint.flags & Endpoint::CONFINED != 0
+}
+
+/// What else than untagged IPv4 a confined pod exchanges with anybody: nothing that could carry more
+/// than the question who has an address.
+#[inline(always)]
+pub(crate) fn is_address_resolution(packet: Packet) -> bool {
+    packet.ethertype() == ETHERTYPE_ARP && !packet.has_vlan()
+}
+
+/// Whether a confined pod may send this packet to somebody outside: it is for its node, continues or
+/// answers what others may begin, or is named. Errors carry what the other end knows already.
+#[inline(always)]
+pub(crate) fn may_leave(endpoint: &Endpoint, headers: &Headers) -> bool {
+    let destination = headers.ip.destination();
+    let kind = headers.transport.kind;
+    matches!(kind, PacketKind::TcpOther | PacketKind::Error)
+        || maps::is_node_address(destination)
+        || kind.may_rest_on(Ground::ReplyRecord) && answers_outside(headers)
+        || is_named(endpoint, OutsideWay::Out, destination, &headers.transport)
+}
+
+/// Whether somebody outside may begin this; the pod's answer is noted then, for its way out.
+#[inline(always)]
+pub(crate) fn is_admitted(endpoint: &Endpoint, headers: &Headers) -> bool {
+    let transport = &headers.transport;
+    let begins = matches!(
+        transport.kind,
+        PacketKind::TcpOpen | PacketKind::Datagram | PacketKind::EchoRequest
+    );
+    let is_admitted = begins && is_named(endpoint, OutsideWay::In, headers.ip.source(), transport);
+    if is_admitted {
+        remember_question(headers);
+    }
+    is_admitted
+}
+
+/// A name for the port goes before one for all of them; which of the two does not matter.
+#[inline(always)]
+fn is_named(endpoint: &Endpoint, way: OutsideWay, address: Address, transport: &Transport) -> bool {
+    if transport.kind == PacketKind::EchoReply {
+        return false;
+    }
+    let port = transport.destination_port.network_word();
+    [port, 0].into_iter().any(|port| {
+        maps::outside_allows(OutsideKey {
+            slice: endpoint.slice,
+            way: way.number(),
+            protocol: transport.protocol,
+            port,
+            address,
+        })
+    })
+}
+
+#[inline(always)]
+fn answers_outside(headers: &Headers) -> bool {
+    let (source, destination) = (headers.ip.source(), headers.ip.destination());
+    let scope = ReplyKey::OUTSIDE;
+    replies::is_expected(&reply::key_of(
+        scope,
+        source,
+        destination,
+        &headers.transport,
+    ))
 }
 
 /// Whether the slice guards this pod at all.
@@ -78,20 +148,10 @@ fn is_from_the_node(packet: Packet, ip: &Ipv4Header) -> bool {
 /// Whether a packet from outside continues or answers something that the pod began.
 #[inline(always)]
 pub(crate) fn is_invited(headers: &Headers) -> bool {
-    let (source, destination) = (headers.ip.source(), headers.ip.destination());
     match headers.transport.kind {
         PacketKind::TcpOpen => false,
         PacketKind::TcpOther => true,
-        kind => {
-            let scope = ReplyKey::OUTSIDE;
-            kind.may_rest_on(Ground::ReplyRecord)
-                && replies::is_expected(&reply::key_of(
-                    scope,
-                    source,
-                    destination,
-                    &headers.transport,
-                ))
-        }
+        kind => kind.may_rest_on(Ground::ReplyRecord) && answers_outside(headers),
     }
 }
 

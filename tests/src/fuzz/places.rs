@@ -10,8 +10,8 @@ use slice_common::layout::{
 use super::tables::{HERE, Tables, VIA};
 use crate::testrun::World;
 use crate::testrun::actors::{
-    ANALYTICS_0, EAST, EAST_1, INTERNET, KAFKA, KAFKA_0, KAFKA_1, NIC, NODES, Node, PODS,
-    PORT_OWNER, Pod, SHOP, STRANGER, SliceActor, TABLE, WEB_0, WEST_1, address, cluster,
+    ANALYTICS_0, ANALYTICS_2, EAST, EAST_1, INTERNET, KAFKA, KAFKA_0, KAFKA_1, NIC, NODES, Node,
+    PODS, PORT_OWNER, Pod, SHOP, STRANGER, SliceActor, TABLE, WEB_0, WEST_1, address, cluster,
 };
 
 /// Same addresses as others, in a table of its own.
@@ -30,6 +30,9 @@ pub(super) const HALF_ATTACHED: Pod = Pod {
     slice_address: [10, 77, 0, 3],
     ..KAFKA_0
 };
+
+/// Its slice is of isolation level `Strict`, if not for the others in it.
+const CONFINED: Pod = ANALYTICS_2;
 
 /// As wide as test runs can fill, and as narrow as the design allows.
 pub(super) const WIDE: Node = node("wide-1", [172, 20, 4, 11], 3000);
@@ -60,10 +63,10 @@ pub(super) fn endpoint(pod: &Pod) -> Endpoint {
         cluster: cluster(EAST),
         pod_address: address(pod.pod_address),
         slice_address: address(pod.slice_address),
-        flags: if pod.is_isolated {
-            Endpoint::ISOLATED
-        } else {
-            0
+        flags: match pod.is_isolated {
+            true if pod.name == CONFINED.name => Endpoint::ISOLATED | Endpoint::CONFINED,
+            true => Endpoint::ISOLATED,
+            false => 0,
         },
         reserved: 0,
     }

@@ -4,15 +4,15 @@
 use anyhow::Result;
 use slice_common::address::Address;
 use slice_common::layout::{
-    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, Path, PathGroup, Peer, PolicyEntry,
-    PolicyKey, Route, RouteKey, RouteKind, Settings, Slice,
+    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideKey, OutsideWay, Path, PathGroup,
+    Peer, PolicyEntry, PolicyKey, Route, RouteKey, RouteKind, Settings, Slice,
 };
 
 use super::places::{self, HALF_ATTACHED, OTHER_TABLE, UPSTAIRS};
 use crate::testrun::actors::{
     EAST_1, EAST_1_POD_SIDE, KAFKA, NATIVE, PODS, SHOP, TABLE, TUNNEL_MARK, address, detour_secret,
 };
-use crate::testrun::{World, standard_classes, standard_policy, standard_routes};
+use crate::testrun::{World, standard_classes, standard_outside, standard_policy, standard_routes};
 
 /// One list for each map that the agent writes.
 #[derive(Clone, Debug)]
@@ -25,6 +25,7 @@ pub struct Tables {
     pub routes: Vec<(u32, RouteKey, Route)>,
     pub policy: Vec<(u32, PolicyKey, PolicyEntry)>,
     pub classes: Vec<(u32, ClassKey, Class)>,
+    pub outside: Vec<(u32, OutsideKey, u32)>,
     pub slices: Vec<(u32, Slice)>,
     pub peers: Vec<([u8; 4], Peer)>,
     pub groups: Vec<(u32, PathGroup)>,
@@ -49,6 +50,7 @@ impl Tables {
             routes: Vec::new(),
             policy: Vec::new(),
             classes: Vec::new(),
+            outside: Vec::new(),
             slices: Vec::new(),
             peers: Vec::new(),
             groups: Vec::new(),
@@ -73,6 +75,7 @@ impl Tables {
             routes: standard_routes(),
             policy: standard_policy(),
             classes: standard_classes(),
+            outside: standard_outside(),
             node_addresses: vec![EAST_1, EAST_1_POD_SIDE],
             ..Self::empty()
         };
@@ -106,6 +109,7 @@ impl Tables {
         world.set_routes(&self.routes)?;
         world.set_policy(&self.policy)?;
         world.set_classes(&self.classes)?;
+        world.set_outside(&self.outside)?;
         for (device, endpoint) in &self.endpoints {
             let ifindex = world.ifindex(device)?;
             world.insert("ENDPOINTS", ifindex, *endpoint)?;
@@ -183,6 +187,15 @@ impl Tables {
         let rules = self.policy.iter().filter(speaks_of);
         let narrowest = rules.max_by_key(|entry| entry.0);
         narrowest.is_some_and(|(_, _, entry)| entry.verdict == 1)
+    }
+
+    /// Whether somebody outside is named, for this port or for all.
+    pub fn names(&self, slice: u32, way: OutsideWay, protocol: u8, port: u16, of: [u8; 4]) -> bool {
+        self.outside.iter().any(|(bits, key, _)| {
+            (key.slice, key.way, key.protocol) == (slice, way.number(), protocol)
+                && [0, port].contains(&u16::from_be(key.port))
+                && same_bits(key.address.octets(), of, bits - 64)
+        })
     }
 
     /// The class that the narrowest entry for this port gives.

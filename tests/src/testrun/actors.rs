@@ -92,6 +92,12 @@ pub const PODS: [Pod; 4] = [KAFKA_0, ANALYTICS_2, WEB_0, NATIVE_0];
 pub const STRANGER_DEVICE: &str = "p-stranger-0";
 pub const STRANGER: [u8; 4] = [10, 1, 1, 50];
 
+/// Outside; slice `kafka` names them.
+pub const NAME_SERVER: [u8; 4] = [10, 96, 0, 10];
+pub const CLOCK: [u8; 4] = [192, 0, 2, 123];
+/// Where a stranger may call pods of slice `kafka`.
+pub const WEBHOOK_PORT: u16 = 8443;
+
 /// The underlay interface of the node under test.
 pub const NIC: &str = "nic0";
 /// What this node's programs put into the tunnel has this mark.

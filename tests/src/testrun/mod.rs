@@ -20,4 +20,6 @@ pub use exchange::{Expected, Program, Sent};
 pub use scenes::{Scene, scenes};
 pub use state::{Change, State};
 pub use suite::{in_own_network, run_scene};
-pub use world::{LoadedProgram, World, standard_classes, standard_policy, standard_routes};
+pub use world::{
+    LoadedProgram, World, standard_classes, standard_outside, standard_policy, standard_routes,
+};

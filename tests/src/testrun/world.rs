@@ -7,8 +7,8 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod as Plain};
 use slice_common::layout::{
     Capacity, Class, ClassKey, Encapsulation, Endpoint, LocalEndpoint, LocalKey, MAPS, MapSpec,
-    Path, PathGroup, Peer, PolicyEntry, PolicyKey, PolicyVerdict, Route, RouteKey, RouteKind,
-    Settings, Slice, Writer,
+    OutsideKey, OutsideWay, Path, PathGroup, Peer, PolicyEntry, PolicyKey, PolicyVerdict, Route,
+    RouteKey, RouteKind, Settings, Slice, Writer,
 };
 
 use super::actors::*;
@@ -80,6 +80,7 @@ impl World {
         self.fill_pods()?;
         self.set_routes(&standard_routes())?;
         self.set_policy(&standard_policy())?;
+        self.set_outside(&standard_outside())?;
         self.set_classes(&standard_classes())
     }
 
@@ -142,6 +143,11 @@ impl World {
         self.set_settings(settings)
     }
 
+    /// Replaces the table of those outside that slices name.
+    pub fn set_outside(&mut self, outside: &[(u32, OutsideKey, u32)]) -> Result<()> {
+        swap(&mut self.object, "OUTSIDE", Capacity::OUTSIDE, outside)
+    }
+
     /// Replaces the node's settings.
     pub fn set_settings(&mut self, settings: Settings) -> Result<()> {
         let mut map: Array<_, Settings> = map_mut(&mut self.object, "SETTINGS")?.try_into()?;
@@ -161,6 +167,13 @@ impl World {
             .insert(key, value, 0)
             .with_context(|| format!("cannot write {map}"))?;
         self.activate_if_of_agent(map)
+    }
+
+    /// The pod behind an interface.
+    pub fn endpoint(&mut self, ifindex: u32) -> Result<Endpoint> {
+        let entries: HashMap<_, u32, Endpoint> =
+            map_mut(&mut self.object, "ENDPOINTS")?.try_into()?;
+        entries.get(&ifindex, 0).context("ENDPOINTS")
     }
 
     /// Removes one entry of a hash map that the agent owns.
@@ -360,6 +373,31 @@ pub fn standard_classes() -> Vec<(u32, ClassKey, Class)> {
             )
         })
         .collect()
+}
+
+/// Slice `kafka` is called by a web hook of a stranger, and asks one name server and one clock.
+pub fn standard_outside() -> Vec<(u32, OutsideKey, u32)> {
+    [
+        (OutsideWay::In, 6, WEBHOOK_PORT, STRANGER, 32),
+        (OutsideWay::In, 17, 4000, STRANGER, 32),
+        (OutsideWay::In, 1, 0, [10, 1, 2, 0], 24),
+        (OutsideWay::Out, 17, 53, NAME_SERVER, 32),
+        (OutsideWay::Out, 6, 53, NAME_SERVER, 32),
+        (OutsideWay::Out, 17, 0, [192, 0, 2, 0], 25),
+        (OutsideWay::Out, 1, 0, [192, 0, 2, 0], 25),
+    ]
+    .into_iter()
+    .map(|(way, protocol, port, octets, bits): (_, _, u16, _, _)| {
+        let key = OutsideKey {
+            slice: KAFKA.id,
+            way: way.number(),
+            protocol,
+            port: port.to_be(),
+            address: address(octets),
+        };
+        (OutsideKey::BITS_BEFORE_ADDRESS + bits, key, 1)
+    })
+    .collect()
 }
 
 fn route(

@@ -64,7 +64,7 @@ impl Cast {
             near: PODS.map(|pod| pod.slice_address).to_vec(),
             peers: peers.map(|node| node.address).to_vec(),
             not_entitled: NOT_ENTITLED,
-            outside: vec![INTERNET, STRANGER, EAST_1],
+            outside: vec![INTERNET, STRANGER, EAST_1, NAME_SERVER, CLOCK],
             callers: vec![INTERNET, STRANGER, EAST_1, EAST_1_POD_SIDE, KAFKA_1],
             addresses: addresses(tables),
             devices: super::DEVICES.to_vec(),

@@ -235,9 +235,25 @@ impl Generator {
     }
 
     fn any_ports(&mut self) -> [u16; 2] {
-        const KNOWN: [u16; 16] = [
-            9092, 9092, 9090, 9091, 9093, 9215, 9216, 9219, 9220, 9221, 9223, 9224, 9300, 5201, 53,
+        const KNOWN: [u16; 18] = [
+            9092,
+            9092,
+            9090,
+            9091,
+            9093,
+            9215,
+            9216,
+            9219,
+            9220,
+            9221,
+            9223,
+            9224,
+            9300,
+            5201,
+            53,
             6085,
+            WEBHOOK_PORT,
+            4000,
         ];
         let high = self.random.pick(&[40_000, 6000, 0, 0xffff, 1]);
         let known = match self.random.below(12) {

@@ -2,7 +2,7 @@
 
 use slice_common::address::{Address, Port};
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Class, Direction, Endpoint, LocalEndpoint, Path, Route};
+use slice_common::layout::{Class, Direction, Endpoint, LocalEndpoint, OutsideWay, Path, Route};
 use slice_common::wire::vxlan;
 
 use super::conversation::{End, OUTSIDE, Talk, outside};
@@ -44,9 +44,10 @@ impl<'t> Model<'t> {
             return Ok(Decision::Untouched);
         };
         let Some(ip) = Ip::of_frame(&input.frame) else {
-            return Ok(Decision::Untouched);
+            return self.go_elsewhere(input, pod, notes);
         };
         let Some(route) = tables.route(pod.table, ip.destination()) else {
+            self.may_leave(input, pod, ip, notes)?;
             self.ask_outside(input, pod, ip, notes);
             return Ok(Decision::Untouched);
         };
@@ -68,6 +69,57 @@ impl<'t> Model<'t> {
         match target {
             Target::Pod(to) => self.hand_over(input, &sent, travel, to, notes),
             Target::Path(path, route) => self.send_off(input, &sent, travel, (path, route), notes),
+        }
+    }
+
+    /// A confined pod may ask who has an address, and nothing else that is no IPv4.
+    fn go_elsewhere(&mut self, input: &Input, pod: &Endpoint, notes: &mut Notes) -> Judgement {
+        if is_confined(pod) && input.frame[12..14] != ARP {
+            notes.slice = pod.slice;
+            return Err(DropReason::Confined);
+        }
+        Ok(Decision::Untouched)
+    }
+
+    /// Whether a confined pod may send this to the outside: to its node, as part of what others may
+    /// begin, or to somebody named.
+    fn may_leave(
+        &mut self,
+        input: &Input,
+        pod: &Endpoint,
+        ip: Ip,
+        notes: &mut Notes,
+    ) -> Result<(), DropReason> {
+        if !is_confined(pod) || ip.fragment_offset() != 0 {
+            return Ok(());
+        }
+        notes.slice = pod.slice;
+        if !ip.is_whole() {
+            return Err(DropReason::Malformed);
+        }
+        let transport = ip.transport().map_err(|_| DropReason::Confined)?;
+        let to = ip.destination();
+        let is_named = self.tables.names(
+            pod.slice,
+            OutsideWay::Out,
+            transport.protocol,
+            transport.ports[1],
+            to,
+        );
+        let talk = outside(ip.source(), to, transport);
+        let may_leave = self.tables.node_addresses.contains(&to)
+            || match transport.kind {
+                Kind::Segment | Kind::Complaint => true,
+                Kind::Opening | Kind::Ping => is_named,
+                Kind::Datagram => self.is_awaited(input, OUTSIDE, talk) || is_named,
+                Kind::Pong => self.is_awaited(input, OUTSIDE, talk),
+                Kind::LaterPart => false,
+            };
+        if may_leave {
+            self.saw(input, "let out");
+            Ok(())
+        } else {
+            Err(DropReason::Confined)
         }
     }
 
@@ -255,6 +307,9 @@ impl<'t> Model<'t> {
                 return Err(DropReason::Isolated);
             }
             Some([0x08, 0x00]) => {}
+            Some(ethertype) if is_confined(pod) && *ethertype != ARP => {
+                return Err(DropReason::Isolated);
+            }
             _ => return Ok(Decision::Untouched),
         }
         let ip = Ip::of_frame(&input.frame).ok_or(DropReason::Malformed)?;
@@ -266,6 +321,9 @@ impl<'t> Model<'t> {
         }
         match ip.transport() {
             Ok(transport) if self.is_invited(input, pod, ip, transport) => Ok(Decision::Untouched),
+            Ok(transport) if self.is_admitted(input, pod, ip, transport, notes) => {
+                Ok(Decision::Untouched)
+            }
             Err(DropReason::Malformed) => Err(DropReason::Malformed),
             Ok(_) | Err(_) => Err(DropReason::Isolated),
         }
@@ -283,6 +341,32 @@ impl<'t> Model<'t> {
         }
         let is_heard = is_for_a_group || is_taken_by(pod.pod_address.octets(), ip.destination());
         is_heard && ip.fragment_offset() == 0 && !is_from_the_node
+    }
+
+    /// Somebody who is named may begin; the pod's answer is written down.
+    fn is_admitted(
+        &mut self,
+        input: &Input,
+        pod: &Endpoint,
+        ip: Ip,
+        transport: Transport,
+        notes: &mut Notes,
+    ) -> bool {
+        let begins = matches!(transport.kind, Kind::Opening | Kind::Datagram | Kind::Ping);
+        let (protocol, port) = (transport.protocol, transport.ports[1]);
+        let way = OutsideWay::In;
+        let is_named = self
+            .tables
+            .names(pod.slice, way, protocol, port, ip.source());
+        if !begins || !is_named {
+            return false;
+        }
+        self.saw(input, "let in");
+        if transport.kind != Kind::Opening {
+            let talk = outside(ip.source(), ip.destination(), transport);
+            self.note_question(input, OUTSIDE, talk, notes);
+        }
+        true
     }
 
     /// TCP without its SYN is harmless; the rest must answer the pod, or tell it what became of its own
@@ -363,6 +447,12 @@ fn is_taken_by(own: [u8; 4], destination: [u8; 4]) -> bool {
         to == own & !hosts || to == own | hosts
     };
     (224..240).contains(&destination[0]) || (0..=32).any(is_edge)
+}
+
+const ARP: [u8; 2] = [0x08, 0x06];
+
+fn is_confined(pod: &Endpoint) -> bool {
+    pod.flags & Endpoint::CONFINED != 0
 }
 
 fn is_isolated(pod: &Endpoint) -> bool {

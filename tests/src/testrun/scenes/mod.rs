@@ -14,6 +14,7 @@ mod path_mtu;
 mod receive;
 mod replies;
 mod send;
+mod strict;
 mod untouched;
 
 use anyhow::Result;
@@ -66,6 +67,8 @@ pub fn scenes() -> Vec<Scene> {
             echo_request_from_outside_is_no_answer
             error_about_the_pods_own_packet open_slice_lets_strangers_in
             traffic_through_the_pod_is_not_judged later_fragments_from_outside;
+        strict: drop_confined confined_pod_and_those_who_are_named confined_pod_answers_whom_it_must
+            confined_pod_speaks_ipv4_only named_strangers_may_begin;
         errors: pod_tells_a_remote_sender pod_is_told_by_a_remote_receiver
             pod_tells_a_sender_on_its_node error_about_a_forbidden_packet error_about_an_answer
             error_about_what_was_never_sent
