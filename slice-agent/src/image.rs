@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::Ipv4Net;
 use slice_common::address::Address;
 use slice_common::layout::{
-    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideKey, Path, PathGroup, Peer,
-    PolicyEntry, PolicyKey, Route, RouteKey, Settings, Slice,
+    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideEntry, OutsideKey, Path, PathGroup,
+    Peer, PolicyEntry, PolicyKey, Route, RouteKey, Settings, Slice,
 };
 
 /// A key of a longest-prefix table: `prefix_bits` of `key` count.
@@ -192,8 +192,8 @@ pub struct NodeImage {
     pub routes: BTreeMap<Prefixed<RouteKey>, Route>,
     pub policy: BTreeMap<Prefixed<PolicyKey>, PolicyEntry>,
     pub classes: BTreeMap<Prefixed<ClassKey>, Class>,
-    /// Whom outside of it a slice names; the value is 1.
-    pub outside: BTreeMap<Prefixed<OutsideKey>, u32>,
+    /// Whom outside of it a slice names.
+    pub outside: BTreeMap<Prefixed<OutsideKey>, OutsideEntry>,
     /// `unreachable` routes for remote slice addresses, in a table of our own.
     pub guards: BTreeSet<Ipv4Net>,
     pub port_owner: Option<PortOwner>,

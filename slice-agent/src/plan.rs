@@ -19,8 +19,8 @@ use std::fmt;
 use ipnet::Ipv4Net;
 use slice_common::address::Address;
 use slice_common::layout::{
-    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideKey, Path, PathGroup, Peer,
-    PolicyEntry, PolicyKey, Route, RouteKey, Settings, Slice,
+    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideEntry, OutsideKey, Path, PathGroup,
+    Peer, PolicyEntry, PolicyKey, Route, RouteKey, Settings, Slice,
 };
 
 use crate::image::{Attachment, Names, NodeImage, PortOwner, Prefixed};
@@ -50,7 +50,7 @@ pub enum Change {
     SwapRoutes(Swap<RouteKey, Route>),
     SwapPolicy(Swap<PolicyKey, PolicyEntry>),
     SwapClasses(Swap<ClassKey, Class>),
-    SwapOutside(Swap<OutsideKey, u32>),
+    SwapOutside(Swap<OutsideKey, OutsideEntry>),
     AddGuard(Ipv4Net),
     RemoveGuard(Ipv4Net),
     /// Writes the settings; `generation` is already the next one.

@@ -487,7 +487,7 @@ fn outside_of(isolation: &str) -> BTreeMap<(u8, u8, u16, String), u32> {
         .map(|(at, value)| {
             let prefix = format!("{}/{}", at.key.address, at.prefix_bits - 64);
             let port = u16::from_be(at.key.port);
-            ((at.key.way, at.key.protocol, port, prefix), *value)
+            ((at.key.way, at.key.protocol, port, prefix), value.may)
         })
         .collect()
 }

@@ -7,8 +7,8 @@ use aya_ebpf::macros::btf_map;
 use slice_common::address::Address;
 use slice_common::layout::{
     Capacity, Class, ClassKey, Counter, CounterKey, DropKey, Endpoint, FLOW_WORDS, FirstFragment,
-    Flow, FlowKey, FragmentKey, LearntMtu, LocalEndpoint, LocalKey, OutsideKey, Path, PathEnds,
-    PathGroup, Peer, PolicyEntry, PolicyKey, ReplyKey, Route, RouteKey, Settings, Slice,
+    Flow, FlowKey, FragmentKey, LearntMtu, LocalEndpoint, LocalKey, OutsideEntry, OutsideKey, Path,
+    PathEnds, PathGroup, Peer, PolicyEntry, PolicyKey, ReplyKey, Route, RouteKey, Settings, Slice,
 };
 
 // Written by the agent.
@@ -42,7 +42,7 @@ static CLASSES: ArrayOfMaps<LpmTrie<ClassKey, Class, { Capacity::CLASSES }>, 1> 
     ArrayOfMaps::new();
 
 #[btf_map]
-static OUTSIDE: ArrayOfMaps<LpmTrie<OutsideKey, u32, { Capacity::OUTSIDE }>, 1> =
+static OUTSIDE: ArrayOfMaps<LpmTrie<OutsideKey, OutsideEntry, { Capacity::OUTSIDE }>, 1> =
     ArrayOfMaps::new();
 
 // Written here. Full of what expired is its normal state; an exchange that goes on is looked up and

@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 
 use slice_common::address::{Address, Port};
-use slice_common::layout::{Capacity, OutsideKey, OutsideWay};
+use slice_common::layout::{Capacity, OutsideEntry, OutsideKey, OutsideWay};
 
 use crate::image::Prefixed;
 use crate::model::{OutsideRule, Protocol, Traffic, ValidatedSlice};
 
-pub(super) type Outside = BTreeMap<Prefixed<OutsideKey>, u32>;
-
-/// Means "yes"; what is not in the table may not.
-const NAMED: u32 = 1;
+pub(super) type Outside = BTreeMap<Prefixed<OutsideKey>, OutsideEntry>;
 
 /// Adds the entries of one slice, and stops where the table is more than full: that is refused.
 pub(super) fn add_slice(slice: &ValidatedSlice, outside: &mut Outside) {
@@ -24,7 +21,7 @@ pub(super) fn add_slice(slice: &ValidatedSlice, outside: &mut Outside) {
             if outside.len() > Capacity::OUTSIDE {
                 return;
             }
-            outside.insert(key, NAMED);
+            outside.insert(key, OutsideEntry::NAMED);
         }
     }
 }

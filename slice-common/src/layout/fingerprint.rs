@@ -52,6 +52,7 @@ pub(super) const fn of_all_layouts() -> u64 {
         PolicyEntry::SHAPE,
         ClassKey::SHAPE,
         OutsideKey::SHAPE,
+        OutsideEntry::SHAPE,
         Class::SHAPE,
         FragmentKey::SHAPE,
         FirstFragment::SHAPE,

@@ -162,7 +162,7 @@ pub const MAPS: &[MapSpec] = &[
         Writer::Agent,
         REFUSED,
     ),
-    map::<OutsideKey, u32>(
+    map::<OutsideKey, OutsideEntry>(
         "OUTSIDE",
         MapKind::SwappedLpmTrie,
         Capacity::OUTSIDE,

@@ -17,6 +17,19 @@ layout! {
     }
 }
 
+layout! {
+    /// Value of `OUTSIDE`: what has an entry may. A structure, because kernels before 6.12 replace no
+    /// table of plain numbers by one that was made elsewhere.
+    pub struct OutsideEntry: 4 {
+        /// 1.
+        pub may: u32,
+    }
+}
+
+impl OutsideEntry {
+    pub const NAMED: Self = Self { may: 1 };
+}
+
 impl OutsideKey {
     pub const BITS_BEFORE_ADDRESS: u32 = 64;
     pub const BITS: u32 = 96;

@@ -4,8 +4,8 @@
 use anyhow::Result;
 use slice_common::address::Address;
 use slice_common::layout::{
-    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideKey, OutsideWay, Path, PathGroup,
-    Peer, PolicyEntry, PolicyKey, Route, RouteKey, RouteKind, Settings, Slice,
+    Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideEntry, OutsideKey, OutsideWay, Path,
+    PathGroup, Peer, PolicyEntry, PolicyKey, Route, RouteKey, RouteKind, Settings, Slice,
 };
 
 use super::places::{self, HALF_ATTACHED, OTHER_TABLE, UPSTAIRS};
@@ -25,7 +25,7 @@ pub struct Tables {
     pub routes: Vec<(u32, RouteKey, Route)>,
     pub policy: Vec<(u32, PolicyKey, PolicyEntry)>,
     pub classes: Vec<(u32, ClassKey, Class)>,
-    pub outside: Vec<(u32, OutsideKey, u32)>,
+    pub outside: Vec<(u32, OutsideKey, OutsideEntry)>,
     pub slices: Vec<(u32, Slice)>,
     pub peers: Vec<([u8; 4], Peer)>,
     pub groups: Vec<(u32, PathGroup)>,

@@ -7,8 +7,9 @@ use slice_agent::apply::maps::Maps;
 use slice_agent::apply::pins::Pins;
 use slice_common::address::Address;
 use slice_common::layout::{
-    Class, ClassKey, Endpoint, FirstFragment, FragmentKey, LocalEndpoint, LocalKey, OutsideKey,
-    Path, PathGroup, Peer, PolicyEntry, PolicyKey, ReplyKey, Route, RouteKey, Settings, Slice,
+    Class, ClassKey, Endpoint, FirstFragment, FragmentKey, LocalEndpoint, LocalKey, OutsideEntry,
+    OutsideKey, Path, PathGroup, Peer, PolicyEntry, PolicyKey, ReplyKey, Route, RouteKey, Settings,
+    Slice,
 };
 
 use crate::fuzz::Tables;
@@ -50,7 +51,7 @@ pub(super) fn of_node(node: &Node, devices: &BTreeMap<u32, (&'static str, Mac)>)
         routes: prefixes(maps.table::<RouteKey, Route>("ROUTES")?),
         policy: prefixes(maps.table::<PolicyKey, PolicyEntry>("POLICY")?),
         classes: prefixes(maps.table::<ClassKey, Class>("CLASSES")?),
-        outside: prefixes(maps.table::<OutsideKey, u32>("OUTSIDE")?),
+        outside: prefixes(maps.table::<OutsideKey, OutsideEntry>("OUTSIDE")?),
         slices: list(maps.entries::<u32, Slice>("SLICES")?),
         peers: maps
             .entries::<u32, Peer>("PEERS")?

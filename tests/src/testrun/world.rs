@@ -7,8 +7,8 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod as Plain};
 use slice_common::layout::{
     Capacity, Class, ClassKey, Encapsulation, Endpoint, LocalEndpoint, LocalKey, MAPS, MapSpec,
-    OutsideKey, OutsideWay, Path, PathGroup, Peer, PolicyEntry, PolicyKey, PolicyVerdict, Route,
-    RouteKey, RouteKind, Settings, Slice, Writer,
+    OutsideEntry, OutsideKey, OutsideWay, Path, PathGroup, Peer, PolicyEntry, PolicyKey,
+    PolicyVerdict, Route, RouteKey, RouteKind, Settings, Slice, Writer,
 };
 
 use super::actors::*;
@@ -144,7 +144,7 @@ impl World {
     }
 
     /// Replaces the table of those outside that slices name.
-    pub fn set_outside(&mut self, outside: &[(u32, OutsideKey, u32)]) -> Result<()> {
+    pub fn set_outside(&mut self, outside: &[(u32, OutsideKey, OutsideEntry)]) -> Result<()> {
         swap(&mut self.object, "OUTSIDE", Capacity::OUTSIDE, outside)
     }
 
@@ -376,7 +376,7 @@ pub fn standard_classes() -> Vec<(u32, ClassKey, Class)> {
 }
 
 /// Slice `kafka` is called by a web hook of a stranger, and asks one name server and one clock.
-pub fn standard_outside() -> Vec<(u32, OutsideKey, u32)> {
+pub fn standard_outside() -> Vec<(u32, OutsideKey, OutsideEntry)> {
     [
         (OutsideWay::In, 6, WEBHOOK_PORT, STRANGER, 32),
         (OutsideWay::In, 17, 4000, STRANGER, 32),
@@ -395,7 +395,11 @@ pub fn standard_outside() -> Vec<(u32, OutsideKey, u32)> {
             port: port.to_be(),
             address: address(octets),
         };
-        (OutsideKey::BITS_BEFORE_ADDRESS + bits, key, 1)
+        (
+            OutsideKey::BITS_BEFORE_ADDRESS + bits,
+            key,
+            OutsideEntry::NAMED,
+        )
     })
     .collect()
 }
