@@ -120,15 +120,17 @@ pub enum Program {
     UnderlayIngress,
     TunnelIngress,
     UnderlayGuard,
+    UnderlayFilter,
 }
 
 impl Program {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::PodEgress,
         Self::PodIngress,
         Self::UnderlayIngress,
         Self::TunnelIngress,
         Self::UnderlayGuard,
+        Self::UnderlayFilter,
     ];
 
     /// The name in the object, at most 15 characters, so that tools show it whole.
@@ -139,6 +141,7 @@ impl Program {
             Self::UnderlayIngress => "underlay_ingress",
             Self::TunnelIngress => "tunnel_ingress",
             Self::UnderlayGuard => "underlay_guard",
+            Self::UnderlayFilter => "underlay_filter",
         }
     }
 
@@ -147,6 +150,7 @@ impl Program {
         match self {
             Self::PodEgress | Self::UnderlayIngress | Self::TunnelIngress => Hook::Ingress,
             Self::PodIngress | Self::UnderlayGuard => Hook::Egress,
+            Self::UnderlayFilter => Hook::Driver,
         }
     }
 }
@@ -155,6 +159,8 @@ impl Program {
 pub enum Hook {
     Ingress,
     Egress,
+    /// XDP in native mode: before `Ingress`, and for one program only.
+    Driver,
 }
 
 /// One program on one device.
@@ -228,6 +234,10 @@ pub struct HostFacts {
     /// the host knows them.
     pub neighbours: BTreeMap<(u32, Address), [u8; 6]>,
     pub secrets: Secrets,
+    /// Interfaces with our `underlay_filter`, by number: their XDP program is no stranger's.
+    pub filtered: BTreeSet<u32>,
+    /// Interfaces that `underlay_filter` was refused on, with the reason: not tried again.
+    pub filter_refused: BTreeMap<u32, String>,
 }
 
 /// What only this node's programs know: drawn once, and then kept. Zeros: not drawn yet.
@@ -249,4 +259,13 @@ pub struct Interface {
     pub addresses: BTreeSet<Ipv4Net>,
     /// The kind as netlink names it: `veth`, `bridge`, ...; empty for hardware.
     pub kind: String,
+    /// The interface that this one is stacked on, as a VLAN is; 0 if none.
+    pub lower_ifindex: u32,
+    /// The XDP program on it, by the kernel's number; 0 if none.
+    pub xdp_program: u32,
+    /// Whether its driver runs XDP programs; `None` where the kernel does not tell (before Linux 6.3).
+    pub native_xdp: Option<bool>,
+    /// Whether its driver merges segments before the kernel sees them, which an XDP program would end.
+    /// Only asked of hardware.
+    pub merges: bool,
 }

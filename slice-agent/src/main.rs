@@ -16,7 +16,7 @@ use slice_agent::cli::{
 use slice_agent::metrics::names;
 use slice_agent::model::{self, ConfigError};
 use slice_agent::observe::{self, host};
-use slice_agent::{capability, http, logging, plan, reference};
+use slice_agent::{capability, compile, http, logging, plan, reference};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -101,6 +101,7 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
     let pins = Pins::current(&arguments.bpffs.path);
     let observed = observe::node_image(&netlink, &pins, programs::Mechanism::probe()).await?;
     host::remember(&mut facts, &host::known_in(&observed));
+    host::note_filtered(&mut facts, &observed);
     let (wanted, names) = refuse(path, config::wanted(&configuration, &facts))?;
     let missing = model::missing_interfaces(&configuration, &facts);
     let changes = plan::plan(&observed, &wanted, &names);
@@ -111,6 +112,10 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
         }
         (true, false) => "Nothing to change for the pods that are here.\n".to_owned(),
     };
+    if let Err(obstacle) = compile::early_drop(&configuration, &facts) {
+        let interface = &configuration.node().underlay.interface;
+        text.push_str(&format!("NO EARLY DROP: on {interface}: {obstacle}\n"));
+    }
     // Last, where it is read: the rest may be long.
     for (pod, error) in &missing {
         text.push_str(&format!("NOT SERVED: pod {}: {error}\n", pod.name));

@@ -30,8 +30,14 @@ refused! {
         "underlay: {address"
         => "underlay: {adress",
         "node.yaml, document 1, line 4: underlay: unknown field `adress`, expected one of \
-         `address`, `interface`, `port`; see the configuration reference for the fields and \
+         `address`, `interface`, `port`, `earlyDrop`; see the configuration reference for the fields and \
          their types";
+
+    unknown_early_drop:
+        "underlay: {address"
+        => "underlay: {earlyDrop: Always, address",
+        "node.yaml, document 1, Node east/east-1, underlay.earlyDrop: `Always` is unknown; early \
+         drop is Auto, Off or On";
 
     unknown_key_deep_inside:
         "dscp: 48}"

@@ -90,6 +90,12 @@ impl Vni {
         self.0 >> 3
     }
 
+    /// Whether the packet is a probe, which belongs to no slice.
+    #[inline(always)]
+    pub const fn is_of_probes(self) -> bool {
+        self.slice_number() == SliceId::PROBES
+    }
+
     #[inline(always)]
     pub const fn class(self) -> TrafficClass {
         TrafficClass::from_low_bits(self.0)

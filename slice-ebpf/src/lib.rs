@@ -6,17 +6,19 @@
 //! | `pod_ingress` | the same interface, TC egress | may this sender reach the pod by its pod address? |
 //! | `underlay_ingress` | the node's underlay interface, TC ingress | whose tunnel packet is this, and for which pod? |
 //! | `underlay_guard` | the same interface, TC egress | did our programs make this tunnel packet? |
+//! | `underlay_filter` | the same interface, XDP, where its driver runs it | is it a tunnel packet that `underlay_ingress` would drop? |
 //! | `tunnel_ingress` | the device that owns the tunnel's UDP port, TC ingress | which pod is this for, that our program let the kernel take out of the tunnel? |
 //!
 //! A packet's life is one file in `path/`, read from top to bottom: one step, one call. Steps live in
-//! `stage/`, answer one question each and never call each other. Only `packet` touches packet memory
-//! and only `verdict` ends a packet.
+//! `stage/`, answer one question each and never call each other. Only `packet` (and `frame`, before there is
+//! one) touches packet memory and only `verdict` ends a packet.
 #![no_std]
 #![allow(
     unreachable_pub,
     reason = "entry points are exported to the object, not to Rust callers"
 )]
 
+mod frame;
 mod maps;
 mod packet;
 pub mod path;

@@ -253,7 +253,7 @@ pub(crate) fn set_mtus_hold_until_ns(until_ns: u64) {
 #[inline(always)]
 pub(crate) fn count_traffic(key: CounterKey, bytes: u32) {
     match COUNTERS.get_ptr_mut(key) {
-        // SAFETY: this CPU's copy; TC programs of one CPU do not interrupt each other.
+        // SAFETY: this CPU's copy; programs of one CPU do not interrupt each other (bottom halves are off).
         Some(counter) => unsafe {
             (*counter).packets += 1;
             (*counter).bytes += bytes as u64;

@@ -1,7 +1,9 @@
 //! The one exit of every program: counts what was dropped and picks the return code.
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::tcx_action_base::{TCX_DROP, TCX_NEXT, TCX_PASS, TCX_REDIRECT};
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_log_ebpf::debug;
 use slice_common::drop_reason::DropReason;
 use slice_common::layout::DropKey;
@@ -56,6 +58,24 @@ pub(crate) fn finish(
         Ok(Verdict::Answered(reason, TCX_REDIRECT)) => (reason, TCX_REDIRECT),
         Ok(Verdict::Answered(reason, _)) | Err(reason) => (reason, TCX_DROP),
     };
+    count(context, trace, reason);
+    code
+}
+
+/// Ends a frame that the kernel has not yet made a packet of: dropped, or as it came.
+#[inline(always)]
+pub(crate) fn finish_frame(context: &XdpContext, result: Result<(), DropReason>) -> u32 {
+    match result {
+        Ok(()) => XDP_PASS,
+        Err(reason) => {
+            count(context, Trace::UNKNOWN, reason);
+            XDP_DROP
+        }
+    }
+}
+
+#[inline(always)]
+fn count(context: &impl EbpfContext, trace: Trace, reason: DropReason) {
     maps::count_drop(DropKey {
         slice: trace.slice,
         reason: reason.number() as u32,
@@ -66,5 +86,4 @@ pub(crate) fn finish(
         trace.slice,
         reason.number()
     );
-    code
 }

@@ -11,8 +11,8 @@ use super::schedule::{Look, Schedule};
 use super::status::Status;
 use crate::apply::Dataplane;
 use crate::compile;
-use crate::image::{Attachment, HostFacts, Names, NodeImage};
-use crate::model::{self, ConfigError, Validated};
+use crate::image::{Attachment, HostFacts, Names, NodeImage, Program};
+use crate::model::{self, ConfigError, EarlyDrop, Validated};
 use crate::observe::{self, host};
 use crate::plan::{Change, plan};
 
@@ -38,6 +38,8 @@ pub(super) struct Reconciler {
     missing: BTreeMap<String, String>,
     /// The hooks where programs of others run before ours.
     preceded: Vec<String>,
+    /// Why strangers' packets are not dropped early, where they would be.
+    no_early_drop: Option<compile::Obstacle>,
 }
 
 impl Reconciler {
@@ -54,6 +56,7 @@ impl Reconciler {
             reported: Vec::new(),
             missing: BTreeMap::new(),
             preceded: Vec::new(),
+            no_early_drop: None,
         }
     }
 
@@ -72,6 +75,8 @@ impl Reconciler {
         let look = match self.watched.poll() {
             Some(Ok(configuration)) => {
                 self.candidate = Some(configuration);
+                // Also what a driver refused is tried again.
+                self.facts.filter_refused.clear();
                 self.reported.clear();
                 Some(Look::Everything)
             }
@@ -103,6 +108,7 @@ impl Reconciler {
         self.dataplane.forget_vanished()?;
         let observed = self.observe().await?;
         host::remember(&mut facts, &host::known_in(&observed));
+        host::note_filtered(&mut facts, &observed);
         self.facts = facts;
         let wanted = self.wanted();
         self.note_missing();
@@ -200,6 +206,21 @@ impl Reconciler {
             .update(|state| state.endpoints_without_interface = count);
     }
 
+    /// Says when something (else) stands in the way of early drop.
+    fn note_early_drop(&mut self) {
+        let Some(configuration) = &self.accepted else {
+            return;
+        };
+        let now = compile::early_drop(configuration, &self.facts).err();
+        if let Some(obstacle) = &now
+            && self.no_early_drop != now
+        {
+            let interface = &configuration.node().underlay.interface;
+            tracing::info!(%interface, "no early drop of strangers' packets: {obstacle}");
+        }
+        self.no_early_drop = now;
+    }
+
     async fn converge(
         &mut self,
         mut observed: NodeImage,
@@ -207,8 +228,9 @@ impl Reconciler {
         names: &Names,
     ) -> Result<()> {
         self.status.update(|state| state.names = names.clone());
+        let mut wanted = wanted.clone();
         for _ in 0..ROUNDS_MAX {
-            let changes = plan(&observed, wanted, names);
+            let changes = plan(&observed, &wanted, names);
             self.status.update(|state| state.observed(&observed));
             if changes.is_empty() {
                 return self.converged(&observed.attachments).await;
@@ -219,9 +241,13 @@ impl Reconciler {
                 return Ok(());
             }
             tracing::info!(changes = changes.len(), "applied the configuration");
+            let refused = &self.facts.filter_refused;
+            wanted.attachments.retain(|at| {
+                at.program != Program::UnderlayFilter || !refused.contains_key(&at.ifindex)
+            });
             observed = self.observe().await?;
         }
-        let left = plan(&observed, wanted, names);
+        let left = plan(&observed, &wanted, names);
         self.status.update(|state| state.observed(&observed));
         match left.first() {
             None => self.converged(&observed.attachments).await,
@@ -242,6 +268,7 @@ impl Reconciler {
         self.preceded = self.dataplane.stand_first(attached).await;
         let count = self.preceded.len();
         self.status.update(|state| state.hooks_preceded = count);
+        self.note_early_drop();
         self.schedule.succeeded();
         self.converged = true;
         self.settle();
@@ -295,6 +322,15 @@ impl Reconciler {
                 model::listed(self.preceded.iter().cloned())
             ));
         }
+        let underlay = self.accepted.as_ref().map(|good| &good.node().underlay);
+        if let Some(underlay) = underlay.filter(|asked| asked.early_drop == EarlyDrop::On)
+            && let Some(obstacle) = &self.no_early_drop
+        {
+            found.push(format!(
+                "no early drop on {}: {obstacle}",
+                underlay.interface
+            ));
+        }
         (!found.is_empty()).then(|| found.join("; "))
     }
 
@@ -308,6 +344,14 @@ impl Reconciler {
             let Err(error) = self.dataplane.apply(change).await else {
                 continue;
             };
+            // Everything works without it.
+            if let Change::Attach(at) = change
+                && at.program == Program::UnderlayFilter
+            {
+                let refused = &mut self.facts.filter_refused;
+                refused.insert(at.ifindex, format!("{error:#}"));
+                continue;
+            }
             tracing::error!("{change}: {error:#}");
             failures.push(format!("{change}: {error:#}"));
             self.status.update(|state| state.apply_errors += 1);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::image::{Names, NodeImage};
+use crate::image::{Names, NodeImage, Program};
 
 /// The loop looks after everything several times a second; silent for this long, it hangs.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -24,6 +24,8 @@ pub struct State {
     pub degraded: Option<String>,
     pub endpoints_without_interface: usize,
     pub hooks_preceded: usize,
+    /// Whether the underlay interface's driver drops strangers' packets.
+    pub early_drop: bool,
     pub names: Names,
     /// Entries of the maps that the agent writes.
     pub map_entries: BTreeMap<&'static str, usize>,
@@ -39,6 +41,8 @@ impl State {
     /// Takes over what was read from the kernel.
     pub fn observed(&mut self, image: &NodeImage) {
         self.generation = image.settings.map_or(0, |settings| settings.generation);
+        let mut attached = image.attachments.iter();
+        self.early_drop = attached.any(|at| at.program == Program::UnderlayFilter);
         self.map_entries = BTreeMap::from([
             ("SETTINGS", usize::from(image.settings.is_some())),
             ("PATHS", image.paths.len()),
@@ -70,6 +74,7 @@ impl Status {
             degraded: None,
             endpoints_without_interface: 0,
             hooks_preceded: 0,
+            early_drop: false,
             names: Names::default(),
             map_entries: BTreeMap::new(),
             last_turn: now,

@@ -191,9 +191,10 @@ fn handle_of(at: &Attachment) -> Result<SchedClassifierLink> {
     .with_context(|| format!("there is no interface {}", at.interface))
 }
 
+/// A driver's hook is not one of traffic control, but only receives as well.
 pub fn direction(hook: Hook) -> TcAttachType {
     match hook {
-        Hook::Ingress => TcAttachType::Ingress,
+        Hook::Ingress | Hook::Driver => TcAttachType::Ingress,
         Hook::Egress => TcAttachType::Egress,
     }
 }
@@ -207,7 +208,7 @@ async fn all_filters(netlink: &Handle, ifindex: u32) -> Result<Vec<TcMessage>> {
 async fn filters_on(netlink: &Handle, ifindex: u32, hook: Hook) -> Result<Vec<TcMessage>> {
     let mut handle = netlink.traffic_filter(ifindex.cast_signed());
     let request = match hook {
-        Hook::Ingress => handle.get().ingress(),
+        Hook::Ingress | Hook::Driver => handle.get().ingress(),
         Hook::Egress => handle.get().egress(),
     };
     let listed: Result<Vec<TcMessage>, _> = request.execute().try_collect().await;

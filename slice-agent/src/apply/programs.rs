@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, anyhow, bail};
-use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
+use aya::programs::{SchedClassifier, TcAttachType, Xdp, loaded_programs};
 use aya::{Ebpf, EbpfLoader};
 use rtnetlink::Handle;
 use slice_common::layout::MAPS;
@@ -69,6 +69,8 @@ pub struct Programs {
     map_ids: BTreeMap<&'static str, u32>,
     /// How often each program was moved to the front of its hook.
     moves: BTreeMap<Attachment, u32>,
+    /// Why the kernel does not take `underlay_filter`, without which everything else works.
+    no_filter: Option<String>,
 }
 
 impl Programs {
@@ -92,8 +94,12 @@ impl Programs {
             );
         }
         for program in Program::ALL {
-            load_one(&mut ebpf, program)?;
+            if program.hook() != Hook::Driver {
+                load_one(&mut ebpf, program)?;
+            }
         }
+        let filter = filter(&mut ebpf)?.load();
+        let no_filter = filter.err().map(|error| format!("{:#}", anyhow!(error)));
         let mut map_ids = BTreeMap::new();
         for spec in MAPS {
             let info = pinned_info(&pins.map(spec.name))?;
@@ -104,6 +110,7 @@ impl Programs {
             mechanism,
             map_ids,
             moves: BTreeMap::new(),
+            no_filter,
         })
     }
 
@@ -140,7 +147,12 @@ impl Programs {
     pub async fn adopt(&mut self, netlink: &Handle, pins: &Pins) -> Result<usize> {
         let mut adopted = 0;
         for at in attachments(self.mechanism, netlink, pins, &interfaces()?).await? {
-            self.attach(netlink, pins, &at).await?;
+            let done = self.attach(netlink, pins, &at).await;
+            match (at.program.hook(), done) {
+                // It goes on with the program that it has, on the same maps.
+                (Hook::Driver, Err(error)) => tracing::warn!("{error:#}"),
+                (_, done) => done?,
+            }
             adopted += 1;
         }
         Ok(adopted)
@@ -148,11 +160,16 @@ impl Programs {
 
     /// Puts a program on its hook, in place of an older one.
     pub async fn attach(&mut self, netlink: &Handle, pins: &Pins, at: &Attachment) -> Result<()> {
-        let mechanism = self.mechanism;
-        let classifier = classifier(&mut self.ebpf, at.program)?;
-        let done = match mechanism {
-            Mechanism::Tcx => tcx::attach(classifier, pins, at),
-            Mechanism::Clsact => clsact::attach(netlink, pins, classifier, at).await,
+        let (mechanism, ebpf) = (self.mechanism, &mut self.ebpf);
+        let done = match (at.program.hook(), mechanism) {
+            (Hook::Driver, _) => match &self.no_filter {
+                None => tcx::attach(filter(ebpf)?, pins, at),
+                Some(why) => Err(anyhow!("{why}").context("this kernel does not take the program")),
+            },
+            (_, Mechanism::Tcx) => tcx::attach(classifier(ebpf, at.program)?, pins, at),
+            (_, Mechanism::Clsact) => {
+                clsact::attach(netlink, pins, classifier(ebpf, at.program)?, at).await
+            }
         };
         done.with_context(|| {
             format!(
@@ -174,7 +191,8 @@ impl Programs {
     ) -> Vec<String> {
         self.moves.retain(|at, _| attached.contains(at));
         let mut preceded = Vec::new();
-        for at in attached {
+        let shared = |at: &&Attachment| at.program.hook() != Hook::Driver;
+        for at in attached.iter().filter(shared) {
             match self.stand_first_at(netlink, pins, at).await {
                 Ok(before) if before.is_empty() => {}
                 Ok(before) => preceded.push(format!("{} by {}", shown(at), before.join(", "))),
@@ -215,9 +233,9 @@ impl Programs {
     }
 
     pub async fn detach(&self, netlink: &Handle, pins: &Pins, at: &Attachment) -> Result<()> {
-        let done = match self.mechanism {
-            Mechanism::Tcx => tcx::remove(&pins.link(at)),
-            Mechanism::Clsact => clsact::detach(netlink, pins, at).await,
+        let done = match (at.program.hook(), self.mechanism) {
+            (Hook::Driver, _) | (_, Mechanism::Tcx) => tcx::remove(&pins.link(at)),
+            (_, Mechanism::Clsact) => clsact::detach(netlink, pins, at).await,
         };
         done.with_context(|| {
             format!(
@@ -238,14 +256,16 @@ pub async fn attachments(
     interfaces: &BTreeSet<(u32, String)>,
 ) -> Result<BTreeSet<Attachment>> {
     let ours = programs_on(&Maps::new(pins.clone()).ids()?)?;
-    match mechanism {
-        Mechanism::Tcx => tcx_attachments(pins, &ours),
-        Mechanism::Clsact => clsact_attachments(netlink, &ours, interfaces).await,
+    let mut found = linked_attachments(pins, &ours)?;
+    if mechanism == Mechanism::Clsact {
+        found.retain(|at| at.program.hook() == Hook::Driver);
+        found.extend(clsact_attachments(netlink, &ours, interfaces).await?);
     }
+    Ok(found)
 }
 
 /// A pin's name is only a claim: whoever may write it may give its link another program.
-fn tcx_attachments(pins: &Pins, ours: &BTreeMap<u32, String>) -> Result<BTreeSet<Attachment>> {
+fn linked_attachments(pins: &Pins, ours: &BTreeMap<u32, String>) -> Result<BTreeSet<Attachment>> {
     let mut found = BTreeSet::new();
     for (pin, at) in pins.pinned_links()? {
         let facts = tcx::facts(&pin)?;
@@ -308,6 +328,7 @@ fn shown(at: &Attachment) -> String {
     let hook = match at.program.hook() {
         Hook::Ingress => "ingress",
         Hook::Egress => "egress",
+        Hook::Driver => "driver",
     };
     format!("{} on the {hook} of {}", at.program.name(), at.interface)
 }
@@ -342,6 +363,19 @@ fn load_one(ebpf: &mut Ebpf, program: Program) -> Result<()> {
 }
 
 fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier> {
+    found(ebpf, program)?
+        .try_into()
+        .with_context(|| format!("{} is not a traffic-control program", program.name()))
+}
+
+fn filter(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = Program::UnderlayFilter;
+    found(ebpf, program)?
+        .try_into()
+        .with_context(|| format!("{} is not an XDP program", program.name()))
+}
+
+fn found(ebpf: &mut Ebpf, program: Program) -> Result<&mut aya::programs::Program> {
     let Some(found) = ebpf.program_mut(program.name()) else {
         bail!(
             "the object with the kernel programs has no {}; build it together with the agent: \
@@ -349,7 +383,5 @@ fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier>
             program.name()
         );
     };
-    found
-        .try_into()
-        .with_context(|| format!("{} is not a traffic-control program", program.name()))
+    Ok(found)
 }

@@ -2,9 +2,11 @@
 //! the same result for the same input.
 
 mod classes;
+mod early_drop;
 mod outside;
 mod policy;
 mod ports;
 mod tables;
 
+pub use early_drop::{Obstacle, early_drop};
 pub use tables::{asked_by, compile, pods_without_mac};

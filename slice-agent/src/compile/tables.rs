@@ -10,7 +10,7 @@ use slice_common::layout::{
 };
 use slice_common::wire::vxlan;
 
-use super::{classes, outside, policy};
+use super::{classes, early_drop, outside, policy};
 use crate::image::{
     Attachment, HostFacts, Interface, Names, NodeImage, PortOwner, Prefixed, Program,
 };
@@ -105,6 +105,8 @@ impl Builder<'_> {
     fn add_node(&mut self) {
         let node = self.configuration.node();
         let underlay = &node.underlay;
+        let interface = self.facts.interfaces.get(&underlay.interface);
+        let underlay_mac = interface.map(|interface| interface.mac).unwrap_or_default();
         self.image.settings = Some(Settings {
             generation: 0,
             underlay_address: underlay.address.into(),
@@ -112,6 +114,8 @@ impl Builder<'_> {
             reserved: 0,
             tunnel_mark: self.facts.secrets.tunnel_mark,
             detour_secret: self.facts.secrets.detour,
+            underlay_mac,
+            reserved_mac: 0,
         });
         let interface = PortOwner::INTERFACE.to_owned();
         let port = underlay.port;
@@ -124,6 +128,9 @@ impl Builder<'_> {
         if let Some(ifindex) = self.ifindex(&underlay.interface) {
             for program in [Program::UnderlayIngress, Program::UnderlayGuard] {
                 self.attach(&underlay.interface, ifindex, program);
+            }
+            if early_drop::early_drop(self.configuration, self.facts) == Ok(true) {
+                self.attach(&underlay.interface, ifindex, Program::UnderlayFilter);
             }
         }
         let addresses = self

@@ -121,6 +121,13 @@ pub const HOOKS_PRECEDED: Metric = gauge(
     "Hooks on which a program of somebody else runs before ours and may take its packets",
 );
 
+pub const EARLY_DROP: Metric = gauge(
+    "sliceplane_early_drop",
+    &[],
+    "1 while the underlay interface's driver drops tunnel packets of strangers (underlay_filter); \
+     slice-agent plan says why not",
+);
+
 /// Every metric, in the order of a scrape.
 pub const METRICS: &[Metric] = &[
     TRAFFIC_PACKETS,
@@ -137,6 +144,7 @@ pub const METRICS: &[Metric] = &[
     READY,
     ENDPOINTS_WITHOUT_INTERFACE,
     HOOKS_PRECEDED,
+    EARLY_DROP,
 ];
 
 /// The table of all metrics in Markdown, as `slice-agent reference metrics` prints it.

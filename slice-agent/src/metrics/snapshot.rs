@@ -33,6 +33,7 @@ pub(super) struct Snapshot {
     ready: bool,
     endpoints_without_interface: u64,
     hooks_preceded: u64,
+    early_drop: bool,
 }
 
 impl Snapshot {
@@ -92,6 +93,7 @@ impl Snapshot {
             ready: state.ready,
             endpoints_without_interface: state.endpoints_without_interface as u64,
             hooks_preceded: state.hooks_preceded as u64,
+            early_drop: state.early_drop,
         }
     }
 
@@ -123,6 +125,7 @@ impl Snapshot {
                 one(self.endpoints_without_interface),
             ),
             (names::HOOKS_PRECEDED, one(self.hooks_preceded)),
+            (names::EARLY_DROP, one(self.early_drop.into())),
         ]
     }
 }

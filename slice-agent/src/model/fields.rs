@@ -83,6 +83,14 @@ pub const OBJECTS: &[Object] = &[
                 "6085",
                 "UDP port of the tunnel, the same on every node.",
             ),
+            field(
+                "earlyDrop",
+                "Auto",
+                "Whether the interface's driver drops the tunnel packets of strangers (`underlay_filter`, XDP \
+                 in native mode). `Auto`: on hardware that can and gives up no receive offload for it. `On`: \
+                 wherever it can be done, veth included, and the node is degraded where it cannot. `Off`: \
+                 never. A driver may pause for a moment when the program comes or goes.",
+            ),
         ],
     },
     Object {

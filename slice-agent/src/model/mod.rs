@@ -19,7 +19,7 @@ pub use host::{missing_interfaces, validate_against};
 pub(crate) use slice::namespaces;
 pub use validate::validate;
 pub use validated::{
-    Action, Addressing, Isolation, IsolationLevel, Namespaces, OutsideRule, Protocol, Rule,
-    Traffic, TrafficClassRule, Underlay, Validated, ValidatedBlock, ValidatedEndpoint,
+    Action, Addressing, EarlyDrop, Isolation, IsolationLevel, Namespaces, OutsideRule, Protocol,
+    Rule, Traffic, TrafficClassRule, Underlay, Validated, ValidatedBlock, ValidatedEndpoint,
     ValidatedNode, ValidatedPeer, ValidatedSlice,
 };

@@ -8,7 +8,9 @@ use super::error::{Place, Problem};
 use super::scalar;
 use super::unchecked::{BlockFields, EndpointFields, NodeDocument, PeerFields, UnderlayFields};
 use super::validate::{Findings, Unique};
-use super::validated::{Underlay, ValidatedBlock, ValidatedEndpoint, ValidatedNode, ValidatedPeer};
+use super::validated::{
+    EarlyDrop, Underlay, ValidatedBlock, ValidatedEndpoint, ValidatedNode, ValidatedPeer,
+};
 
 /// The least that every IPv4 network carries (RFC 791), and the most that a length field can say.
 const MTU_BYTES_MIN: u64 = 576;
@@ -66,11 +68,26 @@ fn check_underlay(
         &place.field("port"),
         scalar::number("a UDP port", port, 1, 65_535),
     );
+    let early_drop = found.take(&place.field("earlyDrop"), early_drop(fields));
     Some(Underlay {
         address: address?,
         interface: interface?,
         port: u16::try_from(port?).ok()?,
+        early_drop: early_drop?,
     })
+}
+
+fn early_drop(fields: &UnderlayFields) -> Result<EarlyDrop, Problem> {
+    match fields.early_drop.as_deref() {
+        None | Some("Auto") => Ok(EarlyDrop::Auto),
+        Some("Off") => Ok(EarlyDrop::Off),
+        Some("On") => Ok(EarlyDrop::On),
+        Some(other) => Err(Problem::UnknownValue {
+            what: "early drop",
+            value: other.to_owned(),
+            choices: "Auto, Off or On",
+        }),
+    }
 }
 
 fn check_endpoint(

@@ -44,6 +44,7 @@ pub struct UnderlayFields {
     pub address: String,
     pub interface: String,
     pub port: Option<u64>,
+    pub early_drop: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -45,6 +45,17 @@ pub struct Underlay {
     pub address: Ipv4Addr,
     pub interface: String,
     pub port: u16,
+    pub early_drop: EarlyDrop,
+}
+
+/// Whether tunnel packets of strangers are dropped by the driver of the underlay interface already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlyDrop {
+    /// Where hardware can, and it costs no other traffic anything.
+    Auto,
+    Off,
+    /// Wherever it can be done in native mode.
+    On,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use futures_util::TryStreamExt as _;
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage, LinkXdp};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -17,9 +17,10 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use slice_common::address::Address;
 use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
+use super::driver::Drivers;
 use crate::apply::guards;
 use crate::apply::netlink::cause;
-use crate::image::{HostFacts, Interface, NodeImage, Secrets};
+use crate::image::{HostFacts, Interface, NodeImage, Program, Secrets};
 
 /// The kernel's table of local and broadcast addresses (RT_TABLE_LOCAL): no networks.
 const LOCAL_TABLE: u32 = 255;
@@ -31,8 +32,14 @@ pub async fn facts(netlink: &Handle) -> Result<HostFacts> {
         ..HostFacts::default()
     };
     let mut names = BTreeMap::new();
+    let mut drivers = Drivers::connect()?;
+    let native_xdp = drivers.native_xdp()?;
     for link in links(netlink).await? {
-        let (name, interface) = interface(&link);
+        let (name, mut interface) = interface(&link);
+        interface.native_xdp = native_xdp.get(&interface.ifindex).copied();
+        if interface.kind.is_empty() {
+            interface.merges = drivers.merges(interface.ifindex)?;
+        }
         names.insert(interface.ifindex, name.clone());
         facts.interfaces.insert(name, interface);
     }
@@ -79,6 +86,13 @@ pub fn remember(facts: &mut HostFacts, before: &HostFacts) {
     if before.secrets != Secrets::default() {
         facts.secrets = before.secrets;
     }
+    let still = |ifindex: &&u32| present.contains(ifindex);
+    facts.filtered.extend(before.filtered.iter().filter(still));
+    for (ifindex, why) in &before.filter_refused {
+        if present.contains(ifindex) {
+            facts.filter_refused.insert(*ifindex, why.clone());
+        }
+    }
 }
 
 /// Makes the host ask for a pod's link-layer address (`ip neigh ... use`); the answer is an event.
@@ -94,6 +108,13 @@ pub async fn ask_neighbour(netlink: &Handle, ifindex: u32, address: Ipv4Addr) ->
         .await
         .map_err(cause)
         .with_context(|| format!("cannot ask interface #{ifindex} who has {address}"))
+}
+
+/// Takes note of the interfaces that `underlay_filter` is on.
+pub fn note_filtered(facts: &mut HostFacts, image: &NodeImage) {
+    let attached = image.attachments.iter();
+    let filters = attached.filter(|at| at.program == Program::UnderlayFilter);
+    facts.filtered = filters.map(|at| at.ifindex).collect();
 }
 
 /// What an earlier agent knew, from the maps that it left.
@@ -163,6 +184,8 @@ fn interface(link: &LinkMessage) -> (String, Interface) {
                 interface.mac = bytes.as_slice().try_into().unwrap_or_default();
             }
             LinkAttribute::Controller(ifindex) => interface.controller_ifindex = *ifindex,
+            LinkAttribute::Link(ifindex) => interface.lower_ifindex = *ifindex,
+            LinkAttribute::Xdp(facts) => interface.xdp_program = xdp_program(facts),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     if let LinkInfo::Kind(kind) = info {
@@ -174,6 +197,18 @@ fn interface(link: &LinkMessage) -> (String, Interface) {
         }
     }
     (name, interface)
+}
+
+/// With programs in several modes the kernel tells one number for each, and no common one.
+fn xdp_program(facts: &[LinkXdp]) -> u32 {
+    let numbers = facts.iter().map(|fact| match fact {
+        LinkXdp::ProgId(id)
+        | LinkXdp::DrvProgId(id)
+        | LinkXdp::SkbProgId(id)
+        | LinkXdp::HwProgId(id) => *id,
+        _ => 0,
+    });
+    numbers.max().unwrap_or(0)
 }
 
 /// The interface's own IPv4 address with its network's length.

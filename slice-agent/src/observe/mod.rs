@@ -1,6 +1,7 @@
 //! Reads the node back from the kernel.
 
 pub mod counters;
+mod driver;
 pub mod host;
 pub mod path_mtu;
 

@@ -135,11 +135,12 @@ impl<'a> Devices<'a> {
 fn is_on_the_underlay(attachment: &Attachment) -> bool {
     matches!(
         attachment.program,
-        Program::UnderlayIngress | Program::UnderlayGuard
+        Program::UnderlayIngress | Program::UnderlayGuard | Program::UnderlayFilter
     )
 }
 
-/// First what receives from peers, then what lets a pod send, then what keeps strangers from it: a
+/// First what receives from peers (of a new layout the filter before the rest, so that it never goes by older
+/// tables than they), then what lets a pod send, then what keeps strangers from it: a
 /// pod that already talks keeps its replies, because its requests are noted before any is judged. The
 /// guard of the underlay comes last: it stops packets without the mark that `pod_egress` gives.
 fn in_order(
@@ -149,10 +150,11 @@ fn in_order(
     let mut list: Vec<_> = attachments.iter().filter(|at| keep(at)).collect();
     list.sort_by_key(|at| match at.program {
         Program::TunnelIngress => 0,
-        Program::UnderlayIngress => 1,
-        Program::PodEgress => 2,
-        Program::PodIngress => 3,
-        Program::UnderlayGuard => 4,
+        Program::UnderlayFilter => 1,
+        Program::UnderlayIngress => 2,
+        Program::PodEgress => 3,
+        Program::PodIngress => 4,
+        Program::UnderlayGuard => 5,
     });
     list
 }

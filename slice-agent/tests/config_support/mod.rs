@@ -138,6 +138,7 @@ pub(crate) fn east_1() -> HostFacts {
             controller_ifindex: 0,
             addresses: BTreeSet::from([address.parse().expect("a network")]),
             kind: kind.to_owned(),
+            ..Interface::default()
         };
         facts.interfaces.insert(name.to_owned(), interface);
     }

@@ -200,6 +200,10 @@ impl Node {
         fs::rename(hidden, self.config_dir().join("node.yaml")).unwrap();
     }
 
+    pub(crate) fn configuration(&self) -> String {
+        fs::read_to_string(self.config_dir().join("node.yaml")).unwrap()
+    }
+
     /// Runs `slice-agent COMMAND` with this node's folders to its end.
     pub(crate) fn run(&self, command: &str) -> Output {
         self.command(command).output().unwrap()

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 
 use super::Node;
@@ -54,6 +55,37 @@ impl Stranger {
         let program = self.program();
         let id = program.attach_to_link(link.try_into().unwrap()).unwrap();
         drop(program.take_link(id).unwrap());
+    }
+
+    /// Loads an XDP program, on maps of its own, so that it lets everything pass.
+    pub(crate) fn load_early(node: &Node) -> Self {
+        let ebpf = EbpfLoader::new().load(&node.object()).unwrap();
+        let mut stranger = Self {
+            ebpf,
+            name: "underlay_filter",
+        };
+        stranger.early().load().unwrap();
+        stranger
+    }
+
+    pub(crate) fn early_id(&mut self) -> u32 {
+        self.early().info().unwrap().id()
+    }
+
+    pub(crate) fn attach_early(&mut self, node: &Node, interface: &str) -> XdpLink {
+        node.inside(|| {
+            let program = self.early();
+            let id = program.attach(interface, XdpMode::Driver);
+            program.take_link(id.unwrap()).unwrap()
+        })
+    }
+
+    fn early(&mut self) -> &mut Xdp {
+        self.ebpf
+            .program_mut(self.name)
+            .unwrap()
+            .try_into()
+            .unwrap()
     }
 
     fn program(&mut self) -> &mut SchedClassifier {

@@ -111,7 +111,7 @@ layout! {
 
 layout! {
     /// The one value of `SETTINGS`.
-    pub struct Settings: 24 {
+    pub struct Settings: 32 {
         /// Counts the configurations applied; 0 before the first.
         pub generation: u32,
         pub underlay_address: Address,
@@ -124,6 +124,9 @@ layout! {
         /// What `underlay_ingress` writes into the inner Ethernet header of a packet that the kernel's
         /// device takes out of the tunnel: a secret of the node, as in memory.
         pub detour_secret: [u16; 4],
+        /// The link-layer address of the underlay interface: what is sent to another is not for us.
+        pub underlay_mac: [u8; 6],
+        pub reserved_mac: u16,
     }
 }
 

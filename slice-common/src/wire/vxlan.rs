@@ -123,6 +123,26 @@ pub const fn encapsulated(tunnel: Tunnel, inner: ipv4::Ipv4Header) -> [u64; 9] {
     super::joined(halves)
 }
 
+/// Where the UDP destination port stands, from the outer IPv4 header on; nothing in what is no UDP, or a
+/// later fragment: that has no ports.
+#[inline(always)]
+pub const fn destination_port_offset(outer: ipv4::Ipv4Header) -> Option<u32> {
+    if outer.protocol() == super::transport::UDP && !outer.is_later_fragment() {
+        Some(outer.header_bytes() + 2)
+    } else {
+        None
+    }
+}
+
+/// Whether an outer header is like those that [`header`] writes: of a whole packet, within the
+/// `available_bytes` from the header on, and without options.
+#[inline(always)]
+pub const fn is_carrier(outer: ipv4::Ipv4Header, available_bytes: u32) -> bool {
+    outer.check(available_bytes).is_ok()
+        && outer.header_bytes() == ipv4::HEADER_BYTES
+        && !outer.is_fragment()
+}
+
 /// Reads the VXLAN header's eight bytes; `None` when it is not one that [`header`] writes.
 #[inline(always)]
 pub const fn parse(bytes: [u8; 8]) -> Option<Vni> {

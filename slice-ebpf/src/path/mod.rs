@@ -3,5 +3,6 @@
 pub mod pod_egress;
 pub mod pod_ingress;
 pub mod tunnel_ingress;
+pub mod underlay_filter;
 pub mod underlay_guard;
 pub mod underlay_ingress;

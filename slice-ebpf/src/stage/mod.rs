@@ -1,6 +1,7 @@
 //! One file, one question. Stages never call each other: a path calls them in a packet's order.
 
 pub(crate) mod answer;
+pub(crate) mod arrival;
 pub(crate) mod classify;
 pub(crate) mod count;
 pub(crate) mod deliver;

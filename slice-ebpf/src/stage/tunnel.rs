@@ -6,7 +6,7 @@ use slice_common::id::{TrafficClass, Vni};
 use slice_common::layout::{Class, Path, Settings};
 use slice_common::wire::ecn::{self, Ecn};
 use slice_common::wire::ipv4::{self, Ipv4Header};
-use slice_common::wire::transport::{UDP, UDP_HEADER_BYTES};
+use slice_common::wire::transport::UDP_HEADER_BYTES;
 use slice_common::wire::vxlan::{self, Tunnel};
 use slice_common::wire::{ETHERNET_BYTES, ETHERTYPE_IPV4};
 
@@ -15,7 +15,7 @@ use crate::stage::parse::Headers;
 
 const ETHERTYPE_OFFSET: u32 = ETHERNET_BYTES - 2;
 const UDP_OFFSET: u32 = ETHERNET_BYTES + ipv4::HEADER_BYTES;
-const VXLAN_OFFSET: u32 = UDP_OFFSET + UDP_HEADER_BYTES;
+pub(crate) const VXLAN_OFFSET: u32 = UDP_OFFSET + UDP_HEADER_BYTES;
 const INNER_ETHERTYPE_OFFSET: u32 = ETHERNET_BYTES + vxlan::OVERHEAD_BYTES - 2;
 
 /// Where the inner IPv4 header stands in a tunnel packet.
@@ -39,10 +39,10 @@ pub(crate) fn is_to_tunnel_port(
     outer_offset: u32,
     settings: &Settings,
 ) -> bool {
-    if outer.protocol() != UDP || outer.is_later_fragment() {
+    let Some(port_offset) = vxlan::destination_port_offset(*outer) else {
         return false;
-    }
-    let port_offset = outer_offset + outer.header_bytes() + 2;
+    };
+    let port_offset = outer_offset + port_offset;
     packet.make_readable(port_offset + 2);
     match packet.load::<u16>(port_offset) {
         Some(port) => port == settings.tunnel_port,
@@ -53,10 +53,7 @@ pub(crate) fn is_to_tunnel_port(
 /// Reads slice and class from a tunnel packet's headers.
 #[inline(always)]
 pub(crate) fn read(packet: Packet, outer: &Ipv4Header) -> Result<Vni, DropReason> {
-    outer
-        .check(packet.len().saturating_sub(ETHERNET_BYTES))
-        .map_err(|_| DropReason::BadTunnelHeader)?;
-    if outer.header_bytes() != ipv4::HEADER_BYTES || outer.is_fragment() {
+    if !vxlan::is_carrier(*outer, packet.len().saturating_sub(ETHERNET_BYTES)) {
         return Err(DropReason::BadTunnelHeader);
     }
     let words: [u32; 2] = packet

@@ -21,14 +21,14 @@ use crate::packet::{describe, describe_difference, faults};
 use crate::testrun::exchange::{DROP, NEXT, PASS, PRIORITY, REDIRECT};
 use crate::testrun::{Change, Program, State, World};
 
-const BATCH: usize = 512;
+pub(super) const BATCH: usize = 512;
 /// What the tunnel adds.
 const GROWTH_BYTES_MAX: usize = 50;
 
 /// One world, and what is expected of it.
 pub struct Campaign<'w> {
-    world: &'w mut World,
-    tables: Tables,
+    pub(super) world: &'w mut World,
+    pub(super) tables: Tables,
     state: State,
     coverage: Coverage,
 }

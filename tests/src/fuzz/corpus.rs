@@ -16,12 +16,13 @@ use super::input::Input;
 use crate::testrun::Program;
 
 /// The programs that can be named.
-pub const PROGRAMS: [Program; 5] = [
+pub const PROGRAMS: [Program; 6] = [
     Program::PodEgress,
     Program::UnderlayIngress,
     Program::PodIngress,
     Program::UnderlayGuard,
     Program::TunnelIngress,
+    Program::UnderlayFilter,
 ];
 
 /// Where cases of this repository are kept.

@@ -158,5 +158,14 @@ pub fn turns(program: Program) -> &'static [&'static str] {
             "no_endpoint",
             "not_local",
         ],
+        Program::UnderlayFilter => &[
+            "untouched",
+            "dropped",
+            "unknown_peer",
+            "bad_tunnel_header",
+            "unknown_slice",
+            "probe",
+            "of a slice here",
+        ],
     }
 }

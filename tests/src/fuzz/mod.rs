@@ -8,6 +8,7 @@ pub mod campaign;
 mod command;
 pub mod corpus;
 pub mod coverage;
+mod early_drop;
 pub(crate) mod generate;
 pub mod input;
 mod kernel;

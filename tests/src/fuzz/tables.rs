@@ -10,7 +10,8 @@ use slice_common::layout::{
 
 use super::places::{self, HALF_ATTACHED, OTHER_TABLE, UPSTAIRS};
 use crate::testrun::actors::{
-    EAST_1, EAST_1_POD_SIDE, KAFKA, NATIVE, PODS, SHOP, TABLE, TUNNEL_MARK, address, detour_secret,
+    EAST_1, EAST_1_POD_SIDE, KAFKA, NATIVE, NIC_MAC, PODS, SHOP, TABLE, TUNNEL_MARK, address,
+    detour_secret,
 };
 use crate::testrun::{World, standard_classes, standard_outside, standard_policy, standard_routes};
 
@@ -44,6 +45,8 @@ impl Tables {
                 reserved: 0,
                 tunnel_mark: 0,
                 detour_secret: [0; 4],
+                underlay_mac: [0; 6],
+                reserved_mac: 0,
             },
             endpoints: Vec::new(),
             locals: Vec::new(),
@@ -71,6 +74,8 @@ impl Tables {
                 reserved: 0,
                 tunnel_mark: TUNNEL_MARK,
                 detour_secret: detour_secret(),
+                underlay_mac: NIC_MAC,
+                reserved_mac: 0,
             },
             routes: standard_routes(),
             policy: standard_policy(),

@@ -13,6 +13,7 @@ use slice_common::layout::{
 use slice_common::reply;
 
 use super::actors::{TUNNEL_MARK, cluster};
+use super::early;
 use super::state::{Change, State};
 use super::world::World;
 use crate::packet::{describe, describe_difference, faults};
@@ -25,6 +26,7 @@ pub enum Program {
     UnderlayIngress,
     TunnelIngress,
     UnderlayGuard,
+    UnderlayFilter,
 }
 
 impl Program {
@@ -35,6 +37,7 @@ impl Program {
             Self::UnderlayIngress => "underlay_ingress",
             Self::TunnelIngress => "tunnel_ingress",
             Self::UnderlayGuard => "underlay_guard",
+            Self::UnderlayFilter => "underlay_filter",
         }
     }
 }
@@ -168,7 +171,32 @@ pub struct Sent<'w> {
     pub(super) mark: u32,
     /// Where the host got the packet from; `None`: it made it itself.
     pub(super) came_in_by: Option<&'static str>,
+    /// How much of the frame lies in the first buffer; `None`: as much as there is room.
+    pub(super) first_buffer_bytes: Option<usize>,
     pub(super) frame: Vec<u8>,
+}
+
+/// How the program left the packet.
+struct Ended {
+    code: i32,
+    frame: Vec<u8>,
+    mark: u32,
+    priority: u32,
+    took: Duration,
+}
+
+impl early::Passed {
+    /// There is no mark yet where this program runs.
+    fn with_mark(self, mark: u32) -> Ended {
+        let code = if self.passed { NEXT } else { DROP };
+        Ended {
+            code,
+            frame: self.frame,
+            mark,
+            priority: PRIORITY,
+            took: self.took,
+        }
+    }
 }
 
 /// What came back.
@@ -193,6 +221,14 @@ impl Sent<'_> {
     pub fn came_in_by(self, device: &'static str) -> Self {
         Self {
             came_in_by: Some(device),
+            ..self
+        }
+    }
+
+    /// Lets the driver write only this much of it into the first buffer.
+    pub fn with_first_buffer_of(self, bytes: usize) -> Self {
+        Self {
+            first_buffer_bytes: Some(bytes),
             ..self
         }
     }
@@ -305,6 +341,41 @@ impl Sent<'_> {
     fn run(&self) -> Result<Outcome> {
         let before = State::read(self.world.object())?;
         let earliest_ns = kernel_time_ns()?;
+        let Ended {
+            code,
+            frame,
+            mark,
+            priority,
+            took,
+        } = match self.program {
+            Program::UnderlayFilter => early::run(self.world, &self.frame, self.first_buffer_bytes)
+                .with_context(|| format!("{}: test run of underlay_filter", self.scene))?
+                .with_mark(self.mark),
+            _ => self.run_in_traffic_control()?,
+        };
+        let after = State::read(self.world.object())?;
+        let latest_ns = kernel_time_ns()?;
+        let change = before.change_to(&after);
+        let in_time = reply::expiry_ns(earliest_ns)..=reply::expiry_ns(latest_ns);
+        let late = |key: &&ReplyKey| {
+            !after
+                .replies
+                .get(key)
+                .is_some_and(|ns| in_time.contains(ns))
+        };
+        let late_replies = change.remembered.iter().filter(late).copied().collect();
+        Ok(Outcome {
+            code,
+            frame,
+            mark,
+            priority,
+            change,
+            late_replies,
+            took,
+        })
+    }
+
+    fn run_in_traffic_control(&self) -> Result<Ended> {
         let mut context_out = [0; CONTEXT_BYTES];
         let mut frame_out = vec![0; self.frame.len() + 512];
         let from = match self.came_in_by {
@@ -329,24 +400,11 @@ impl Sent<'_> {
             })
             .with_context(|| format!("{}: test run of {}", self.scene, self.program.name()))?;
         frame_out.truncate(result.data_size_out as usize);
-        let after = State::read(self.world.object())?;
-        let latest_ns = kernel_time_ns()?;
-        let change = before.change_to(&after);
-        let in_time = reply::expiry_ns(earliest_ns)..=reply::expiry_ns(latest_ns);
-        let late = |key: &&ReplyKey| {
-            !after
-                .replies
-                .get(key)
-                .is_some_and(|ns| in_time.contains(ns))
-        };
-        let late_replies = change.remembered.iter().filter(late).copied().collect();
-        Ok(Outcome {
+        Ok(Ended {
             code: result.return_value.cast_signed(),
             frame: frame_out,
             mark: word(&context_out, MARK_OFFSET),
             priority: word(&context_out, PRIORITY_OFFSET),
-            change,
-            late_replies,
             took: result.duration,
         })
     }

@@ -9,6 +9,7 @@ pub mod actors;
 mod attach;
 pub mod cost;
 mod devices;
+pub(crate) mod early;
 pub(crate) mod exchange;
 mod scenes;
 mod state;

@@ -1,9 +1,9 @@
 //! The loaded object with the maps of one node, `east-1`, as an agent would fill them.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
-use aya::programs::SchedClassifier;
+use aya::programs::Program as Loaded;
 use aya::{Ebpf, EbpfLoader, Pod as Plain};
 use slice_common::layout::{
     Capacity, Class, ClassKey, Encapsulation, Endpoint, LocalEndpoint, LocalKey, MAPS, MapSpec,
@@ -46,13 +46,15 @@ impl World {
         names.sort();
         let mut programs = Vec::new();
         for name in names {
-            let program: &mut SchedClassifier = object
+            let program = object
                 .program_mut(&name)
-                .with_context(|| format!("program {name} vanished"))?
-                .try_into()?;
-            program
-                .load()
-                .with_context(|| format!("the kernel refused program {name}"))?;
+                .with_context(|| format!("program {name} vanished"))?;
+            let loaded = match program {
+                Loaded::SchedClassifier(program) => program.load(),
+                Loaded::Xdp(program) => program.load(),
+                other => bail!("{name} is a program of kind {:?}", other.prog_type()),
+            };
+            loaded.with_context(|| format!("the kernel refused program {name}"))?;
             let verified_instructions = program.info()?.verified_instruction_count();
             programs.push(LoadedProgram {
                 name,
@@ -101,6 +103,7 @@ impl World {
             gso_bytes: 0,
             mark: MARK,
             came_in_by: None,
+            first_buffer_bytes: None,
             frame,
         }
     }
@@ -209,6 +212,8 @@ impl World {
             reserved: 0,
             tunnel_mark: TUNNEL_MARK,
             detour_secret: detour_secret(),
+            underlay_mac: NIC_MAC,
+            reserved_mac: 0,
         };
         self.set_settings(settings)?;
         let ifindex = self.ifindex(NIC)?;

@@ -83,7 +83,10 @@ impl Generator {
         let ip = match first.program {
             Program::PodEgress => 14,
             Program::UnderlayIngress => 64,
-            Program::PodIngress | Program::UnderlayGuard | Program::TunnelIngress => return None,
+            Program::PodIngress
+            | Program::UnderlayGuard
+            | Program::TunnelIngress
+            | Program::UnderlayFilter => return None,
         };
         if first.frame.get(ip + 6..ip + 8) != Some(&[0x20, 0]) {
             return None;
@@ -106,6 +109,10 @@ impl Generator {
             Program::UnderlayIngress => self.tunnel_arrives(pod, node),
             Program::UnderlayGuard => self.packet_leaves(),
             Program::TunnelIngress => self.detour_ends(pod, node),
+            Program::UnderlayFilter => Input {
+                program,
+                ..self.tunnel_arrives(pod, node)
+            },
         };
         self.tag(&mut input.frame);
         if self.random.percent(20) {

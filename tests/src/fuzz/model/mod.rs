@@ -94,6 +94,7 @@ impl<'t> Model<'t> {
             Program::UnderlayIngress => self.underlay_ingress(input, &mut notes),
             Program::UnderlayGuard => self.underlay_guard(input, &mut notes),
             Program::TunnelIngress => self.tunnel_ingress(input, &mut notes),
+            Program::UnderlayFilter => self.underlay_filter(input),
         };
         let mark = self.mark_afterwards(input);
         let forecast = match judgement {

@@ -16,6 +16,8 @@ const VXLAN: usize = 42;
 const INNER_ETHERTYPE: usize = 62;
 const INNER: usize = 64;
 const INNER_ETHERNET: usize = 50;
+/// What is no slice but the sign of probes.
+const PROBES: u32 = 0x1f_ffff;
 
 impl<'t> Model<'t> {
     pub(super) fn underlay_ingress(&mut self, input: &Input, notes: &mut Notes) -> Judgement {
@@ -121,6 +123,22 @@ impl<'t> Model<'t> {
         rewrite::address_frame(&mut frame, pod.pod_mac);
         notes.count(block.cluster, class, Direction::In, ip.total_bytes());
         Ok(Decision::Redirected(frame))
+    }
+
+    /// The driver drops what is nothing but strangers' or noise; the rest is looked at later.
+    pub(super) fn underlay_filter(&mut self, input: &Input) -> Judgement {
+        let Some(outer) = Ip::of_frame(&input.frame).filter(|ip| self.is_for_us(input, *ip)) else {
+            return Ok(Decision::Untouched);
+        };
+        if self.tables.peer(outer.source()).is_none() {
+            return Err(DropReason::UnknownPeer);
+        }
+        match network(&input.frame, outer)?.0 {
+            PROBES => self.saw(input, "probe"),
+            slice if self.tables.slice(slice).is_some() => self.saw(input, "of a slice here"),
+            _ => return Err(DropReason::UnknownSlice),
+        }
+        Ok(Decision::Untouched)
     }
 
     /// To this node's address and the tunnel's port, in a frame for this node.

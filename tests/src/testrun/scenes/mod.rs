@@ -5,6 +5,7 @@ mod drop_packet;
 mod drop_place;
 mod drop_tunnel;
 mod errors;
+mod filter;
 mod flows;
 mod fragments;
 mod golden;
@@ -90,6 +91,8 @@ pub fn scenes() -> Vec<Scene> {
         drop_tunnel: drop_unknown_peer drop_bad_tunnel_header drop_unknown_slice drop_wrong_slice
             drop_wrong_peer drop_inner_not_ipv4 drop_ecn_not_capable drop_slow_path drop_not_local
             every_other_tunnel_header_is_bad arrival_for_nobody;
+        filter: strangers_are_dropped_early what_is_not_the_tunnels_passes_early
+            frame_in_several_buffers probes_pass_early;
         guard: drop_forged_underlay drop_bare_slice_address what_others_send_leaves;
     }
 }

@@ -131,6 +131,8 @@ pub(super) fn node_without_configuration(world: &mut World) -> Result<()> {
         reserved: 0,
         tunnel_mark: 0,
         detour_secret: [0; 4],
+        underlay_mac: [0; 6],
+        reserved_mac: 0,
     };
     world.set_settings(none)?;
     untouched(
