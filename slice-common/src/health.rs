@@ -1,0 +1,212 @@
+//! Which path of a group a packet takes. Time is kernel time in nanoseconds and an argument; 0 in a
+//! stamp means "never".
+//!
+//! While the agent's prober is alive, a path is proven by answers to its probes, so that a link that is
+//! cut one way is noticed. When it is dead, anything valid from the other end proves a path, and silence
+//! on a path that is being sent into disproves it. Health chooses; it never drops.
+
+use crate::layout::{PathHealth, Probes};
+
+/// How often the prober sends.
+pub const INTERVAL_NS: u64 = 100_000_000;
+/// What was not renewed for so long holds no more: an answer, what was heard, the prober itself.
+pub const PATIENCE_NS: u64 = 3 * INTERVAL_NS;
+/// A path that is preferred is taken again when it was proven for so long without a break.
+pub const STEADY_NS: u64 = 1_000_000_000;
+/// A path that nothing was sent into for so long is not being sent into.
+pub const IDLE_NS: u64 = 1_000_000_000;
+/// Stamps are renewed only when they are this old, so that the CPUs do not fight for them.
+pub const STAMP_NS: u64 = 4_000_000;
+
+/// How good a path is, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Proven, for a while now.
+    Steady,
+    /// Proven, but not for long.
+    Proven,
+    /// Nobody can tell: nothing was sent into it lately.
+    Unknown,
+    /// It should have been heard of, and was not.
+    Silent,
+}
+
+impl Standing {
+    const fn rank(self) -> u64 {
+        match self {
+            Self::Steady => 0,
+            Self::Proven => 1,
+            Self::Unknown => 2,
+            Self::Silent => 3,
+        }
+    }
+}
+
+/// Whether `stamp_ns` is so young; a stamp of another CPU may be of a moment after `now_ns`. "Never" is long
+/// ago. One comparison of a number that nothing else depends on: the verifier follows each way through all
+/// of them.
+#[inline(always)]
+const fn is_within(stamp_ns: u64, age_ns: u64, now_ns: u64) -> bool {
+    (now_ns.wrapping_sub(stamp_ns).cast_signed()) < age_ns.cast_signed()
+}
+
+/// Whether the agent's prober looks after the path, and did so long enough to be answered.
+#[inline(always)]
+pub const fn is_probed(newest_ns: u64, since_ns: u64, now_ns: u64) -> bool {
+    is_within(newest_ns, PATIENCE_NS, now_ns) && !is_within(since_ns, PATIENCE_NS, now_ns)
+}
+
+/// How good a path is.
+#[inline(always)]
+pub const fn standing(health: &PathHealth, is_probed: bool, now_ns: u64) -> Standing {
+    let (proof_ns, since_ns) = if is_probed {
+        (health.answered_ns, health.answered_since_ns)
+    } else {
+        (health.heard_ns, health.heard_since_ns)
+    };
+    if is_within(proof_ns, PATIENCE_NS, now_ns) {
+        return if is_within(since_ns, STEADY_NS, now_ns) {
+            Standing::Proven
+        } else {
+            Standing::Steady
+        };
+    }
+    if is_probed || is_unanswered(health, now_ns) {
+        Standing::Silent
+    } else {
+        Standing::Unknown
+    }
+}
+
+/// Whether packets went into the path for a while, until lately, and nothing came.
+#[inline(always)]
+const fn is_unanswered(health: &PathHealth, now_ns: u64) -> bool {
+    is_within(health.sent_ns, IDLE_NS, now_ns)
+        && !is_within(health.sent_since_ns, PATIENCE_NS, now_ns)
+        && health.heard_ns < health.sent_since_ns
+}
+
+/// How much a path is to be preferred, the smaller the more: its standing, then its place in the group;
+/// where nothing is proven the path that was heard of last.
+#[inline(always)]
+pub const fn preference(health: &PathHealth, standing: Standing, place: u32) -> u64 {
+    const TIES: u64 = (1 << 60) - 1;
+    let tie = match standing {
+        Standing::Steady | Standing::Proven => place as u64,
+        Standing::Unknown | Standing::Silent => TIES - (last_proof_ns(health) & TIES),
+    };
+    standing.rank() << 60 | tie
+}
+
+/// Whether the path with this preference is proven.
+#[inline(always)]
+pub const fn is_proven(preference: u64) -> bool {
+    preference >> 60 <= Standing::Proven.rank()
+}
+
+/// Whether the path with this preference should have been heard of, and was not.
+#[inline(always)]
+pub const fn is_silent(preference: u64) -> bool {
+    preference >> 60 == Standing::Silent.rank()
+}
+
+/// Whether no path behind it in the group can be preferred.
+#[inline(always)]
+pub const fn is_best(preference: u64) -> bool {
+    preference >> 60 == Standing::Steady.rank()
+}
+
+/// The same for a path of which nothing is known yet.
+#[inline(always)]
+pub const fn preference_of_a_stranger() -> u64 {
+    Standing::Unknown.rank() << 60 | ((1 << 60) - 1)
+}
+
+#[inline(always)]
+const fn last_proof_ns(health: &PathHealth) -> u64 {
+    if health.answered_ns > health.heard_ns {
+        health.answered_ns
+    } else {
+        health.heard_ns
+    }
+}
+
+/// The stamp of a thing that goes on, and since when it does; `None` while both are young enough.
+#[inline(always)]
+pub const fn renewed(
+    stamp_ns: u64,
+    since_ns: u64,
+    break_ns: u64,
+    now_ns: u64,
+) -> Option<(u64, u64)> {
+    if is_within(stamp_ns, STAMP_NS, now_ns) {
+        return None;
+    }
+    if is_within(stamp_ns, break_ns, now_ns) {
+        Some((now_ns, since_ns))
+    } else {
+        Some((now_ns, now_ns))
+    }
+}
+
+/// When packets went last into a silent path, as far as it shall count now that they take another: the
+/// silence is forgotten after the time that the other has to answer. `None`: it counts no longer anyway.
+#[inline(always)]
+pub const fn left(sent_ns: u64, now_ns: u64) -> Option<u64> {
+    let until = now_ns.saturating_sub(IDLE_NS - PATIENCE_NS);
+    if sent_ns > until { Some(until) } else { None }
+}
+
+/// Since when packets go into a path without an answer: silence is counted from the first packet after
+/// the last that was heard.
+#[inline(always)]
+pub const fn sending_since(heard_ns: u64, since_ns: u64, now_ns: u64) -> u64 {
+    if heard_ns >= since_ns {
+        now_ns
+    } else {
+        since_ns
+    }
+}
+
+/// Since when a path is proven that is proven again now.
+#[inline(always)]
+pub const fn proven_since(last_ns: u64, since_ns: u64, now_ns: u64) -> u64 {
+    if is_within(last_ns, PATIENCE_NS, now_ns) {
+        since_ns
+    } else {
+        now_ns
+    }
+}
+
+/// When the probe was sent that an answer with this nonce belongs to, if one of the last few has it and
+/// neither it nor a younger one was answered: an answer counts once.
+#[inline(always)]
+pub const fn answered_probe(probes: &Probes, nonce: u64, answered_sent_ns: u64) -> Option<u64> {
+    let mut at = 0;
+    while at < Probes::KEPT {
+        let sent = probes.sent[at];
+        if sent.nonce == nonce && sent.sent_ns > answered_sent_ns {
+            return Some(sent.sent_ns);
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Probes of one peer that are answered in a second; more than that is no prober of ours.
+pub const REFLECTED_PER_SECOND: u64 = 1000;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Counts one probe of a peer: the second that is being counted and its count with this one, or `None`
+/// when the peer had its share.
+#[inline(always)]
+pub const fn reflected(second_ns: u64, count: u64, now_ns: u64) -> Option<(u64, u64)> {
+    if second_ns == 0 || now_ns.saturating_sub(second_ns) >= SECOND_NS {
+        return Some((now_ns, 1));
+    }
+    if count < REFLECTED_PER_SECOND {
+        Some((second_ns, count + 1))
+    } else {
+        None
+    }
+}
