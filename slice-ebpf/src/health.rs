@@ -25,7 +25,8 @@ macro_rules! write {
 ///
 /// # Verifier
 /// It would follow every order in which seven paths can stand. `unknown_zero` makes a preference any number
-/// to it: the ways through one path meet again before the next.
+/// to it: the ways through one path meet again before the next. And it would follow all that comes after
+/// once for every place at which the search can end, so the search does not end early.
 #[inline(always)]
 pub(crate) fn choose(id: u32, group: &PathGroup) -> u32 {
     if group.count == 1 {
@@ -36,8 +37,8 @@ pub(crate) fn choose(id: u32, group: &PathGroup) -> u32 {
     let mut silent = unknown_zero as u32;
     let (mut chosen, mut best) = (group.paths[0], u64::MAX ^ unknown_zero);
     for place in 0..PathGroup::PATHS_MAX {
-        if place as u32 >= group.count {
-            break;
+        if place as u32 >= group.count || health::is_best(best) {
+            continue;
         }
         let preference = preference(group.paths[place], place as u32, now) ^ unknown_zero;
         if health::is_silent(preference) {
@@ -45,9 +46,6 @@ pub(crate) fn choose(id: u32, group: &PathGroup) -> u32 {
         }
         if preference < best {
             (chosen, best) = (group.paths[place], preference);
-        }
-        if health::is_best(preference) {
-            break;
         }
     }
     if !health::is_proven(best) {

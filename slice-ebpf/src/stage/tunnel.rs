@@ -6,7 +6,7 @@ use slice_common::id::{TrafficClass, Vni};
 use slice_common::layout::{Class, Path, Settings};
 use slice_common::wire::ecn::{self, Ecn};
 use slice_common::wire::ipv4::{self, Ipv4Header};
-use slice_common::wire::transport::{UDP, UDP_CHECKSUM_OFFSET, UDP_HEADER_BYTES};
+use slice_common::wire::transport::{UDP_CHECKSUM_OFFSET, UDP_HEADER_BYTES};
 use slice_common::wire::vxlan::{self, Tunnel};
 use slice_common::wire::{ETHERNET_BYTES, ETHERTYPE_IPV4};
 
