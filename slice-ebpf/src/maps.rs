@@ -140,6 +140,10 @@ pub(crate) fn path_health(path: u32) -> Option<&'static PathHealth> {
 
 /// The place where what is known of a path is noted; made if it is not there.
 #[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "without the borrow the value is copied onto the stack"
+)]
 pub(crate) fn path_health_slot(path: u32) -> Option<*mut PathHealth> {
     if let Some(slot) = PATH_HEALTH.get_ptr_mut(path) {
         return Some(slot);

@@ -308,7 +308,6 @@ fn meet(one: &Place, other: &Place) -> Result<()> {
     let both = poll_until(LIMIT, || {
         here.send((other.address, PORT), b"ping")?;
         there.send((one.address, PORT), b"pong")?;
-        thread::sleep(Duration::from_millis(20));
         Ok((!here.is_empty()? && !there.is_empty()?).then_some(()))
     })?;
     both.with_context(|| format!("{} and {} do not hear each other", one.name, other.name))

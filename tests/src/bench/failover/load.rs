@@ -84,7 +84,7 @@ impl Load {
     pub fn start(a: &Place, b: &Place) -> Result<Self> {
         let mut load = Self {
             datagrams: Default::default(),
-            answers: vec![Arrivals::default(); 0],
+            answers: Vec::new(),
             stop: Arc::default(),
             threads: Vec::new(),
             connections: Vec::new(),

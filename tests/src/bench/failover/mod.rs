@@ -187,7 +187,7 @@ fn cut(
         _ => MEMBERS[0],
     };
     let active = active_path(gateways, from)?;
-    let victim = if index % 2 == 0 {
+    let victim = if index.is_multiple_of(2) {
         active.from.name
     } else {
         active.to.name
@@ -273,7 +273,6 @@ fn active_path(gateways: &Gateways, member: &str) -> Result<Active> {
 
 /// Waits for as long as a cut is watched, and until everything arrives again. Returns the end.
 fn watch(load: &Load) -> Result<Instant> {
-    let began = Instant::now();
     thread::sleep(WATCH);
     // A lane that stays silent is a gap as long as the watch.
     let _still_silent = poll_until(WATCH_MAX, || {
@@ -281,7 +280,6 @@ fn watch(load: &Load) -> Result<Instant> {
         let mut lanes = load.datagrams.iter().chain(&load.answers);
         Ok(lanes.all(|lane| arrives(lane.last())).then_some(()))
     })?;
-    debug_assert!(began.elapsed() >= WATCH);
     Ok(Instant::now())
 }
 

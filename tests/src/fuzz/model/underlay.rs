@@ -18,7 +18,6 @@ pub(super) const VXLAN: usize = 42;
 pub(super) const INNER_ETHERTYPE: usize = 62;
 pub(super) const INNER: usize = 64;
 const INNER_ETHERNET: usize = 50;
-/// What is no slice but the sign of probes.
 
 impl<'t> Model<'t> {
     pub(super) fn underlay_ingress(&mut self, input: &Input, notes: &mut Notes) -> Judgement {
