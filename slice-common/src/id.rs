@@ -138,8 +138,7 @@ named_id!(
     ClusterId, "cluster"
 );
 named_id!(
-    /// The ordered paths to one remote node or cluster; parts: cluster, node, or cluster and each
-    /// gateway as `cluster/node`.
+    /// The ordered paths to one remote node or cluster; parts: cluster, node.
     PathGroupId, "path-group"
 );
 named_id!(
@@ -147,7 +146,7 @@ named_id!(
     PathId, "path"
 );
 named_id!(
-    /// Peers that may deliver the same blocks; parts: cluster, node, or the gateways' cluster alone.
+    /// Peers that may deliver the same blocks; parts: cluster, node.
     PeerGroupId, "peer-group"
 );
 named_id!(

@@ -176,16 +176,6 @@ impl Packet {
         check(unsafe { bpf_skb_store_bytes(self.skb, offset, from, size_of::<T>() as u32, 0) })
     }
 
-    /// Overwrites bytes, and adjusts the sum over the packet that a network card gave (CHECKSUM_COMPLETE):
-    /// for a change that no checksum in the packet makes up for.
-    #[inline(always)]
-    pub(crate) fn store_summed<T: Copy>(self, offset: u32, value: &T) -> Result<(), Refused> {
-        let from = (&raw const *value).cast();
-        let flags = BPF_F_RECOMPUTE_CSUM as u64;
-        // SAFETY: as for `store`.
-        check(unsafe { bpf_skb_store_bytes(self.skb, offset, from, size_of::<T>() as u32, flags) })
-    }
-
     /// Overwrites `bytes` bytes with the first ones of `value`.
     #[inline(always)]
     pub(crate) fn store_first<T: Copy>(

@@ -7,7 +7,6 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::config::{self, Watched};
-use super::prober::Prober;
 use super::schedule::{Look, Schedule};
 use super::status::Status;
 use crate::apply::Dataplane;
@@ -31,7 +30,6 @@ pub(super) struct Reconciler {
     facts: HostFacts,
     schedule: Schedule,
     status: Status,
-    prober: Prober,
     /// Whether the last plan was carried out and nothing is left to do.
     converged: bool,
     /// The host mismatch reported last, so that it is reported once.
@@ -45,7 +43,7 @@ pub(super) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(super) fn new(dataplane: Dataplane, config: &Path, status: Status, prober: Prober) -> Self {
+    pub(super) fn new(dataplane: Dataplane, config: &Path, status: Status) -> Self {
         Self {
             dataplane,
             watched: Watched::new(config),
@@ -54,7 +52,6 @@ impl Reconciler {
             facts: HostFacts::default(),
             schedule: Schedule::new(Instant::now()),
             status,
-            prober,
             converged: false,
             reported: Vec::new(),
             missing: BTreeMap::new(),
@@ -118,9 +115,6 @@ impl Reconciler {
         self.ask_neighbours().await;
         if let Some((wanted, names)) = wanted {
             self.converge(observed, &wanted, &names).await?;
-            if self.converged {
-                self.prober.watch(&wanted);
-            }
         }
         Ok(())
     }

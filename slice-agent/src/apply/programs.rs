@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, anyhow, bail};
-use aya::maps::{Map, MapData, ProgramArray};
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, loaded_programs};
 use aya::{Ebpf, EbpfLoader};
 use rtnetlink::Handle;
-use slice_common::layout::{CalledProgram, MAPS};
+use slice_common::layout::MAPS;
 
 use super::maps::{Layout, Maps, check_layout, pinned_info};
 use super::pins::Pins;
@@ -96,17 +95,8 @@ impl Programs {
         }
         for program in Program::ALL {
             if program.hook() != Hook::Driver {
-                load_one(&mut ebpf, program.name())?;
+                load_one(&mut ebpf, program)?;
             }
-        }
-        let mut called: ProgramArray<_> =
-            Map::ProgramArray(MapData::from_pin(pins.map("PROGRAMS"))?).try_into()?;
-        for program in CalledProgram::ALL {
-            load_one(&mut ebpf, program.name())?;
-            let fd = classifier(&mut ebpf, program.name())?.fd()?;
-            called
-                .set(program.number(), fd, 0)
-                .with_context(|| format!("cannot make {} callable", program.name()))?;
         }
         let filter = filter(&mut ebpf)?.load();
         let no_filter = filter.err().map(|error| format!("{:#}", anyhow!(error)));
@@ -176,9 +166,9 @@ impl Programs {
                 None => tcx::attach(filter(ebpf)?, pins, at),
                 Some(why) => Err(anyhow!("{why}").context("this kernel does not take the program")),
             },
-            (_, Mechanism::Tcx) => tcx::attach(classifier(ebpf, at.program.name())?, pins, at),
+            (_, Mechanism::Tcx) => tcx::attach(classifier(ebpf, at.program)?, pins, at),
             (_, Mechanism::Clsact) => {
-                clsact::attach(netlink, pins, classifier(ebpf, at.program.name())?, at).await
+                clsact::attach(netlink, pins, classifier(ebpf, at.program)?, at).await
             }
         };
         done.with_context(|| {
@@ -231,12 +221,12 @@ impl Programs {
             return Ok(before);
         }
         *moves += 1;
-        let loaded = classifier(&mut self.ebpf, at.program.name())?;
+        let loaded = classifier(&mut self.ebpf, at.program)?;
         if loaded.fd().is_ok() {
             loaded.unload()?;
         }
-        load_one(&mut self.ebpf, at.program.name())?;
-        tcx::move_first(classifier(&mut self.ebpf, at.program.name())?, pins, at)?;
+        load_one(&mut self.ebpf, at.program)?;
+        tcx::move_first(classifier(&mut self.ebpf, at.program)?, pins, at)?;
         let before = before.join(", ");
         tracing::warn!("{} came after {before}; it is first again", shown(at));
         tcx::before(pins, at)
@@ -357,7 +347,7 @@ pub fn interfaces() -> Result<BTreeSet<(u32, String)>> {
         .collect())
 }
 
-fn load_one(ebpf: &mut Ebpf, program: &str) -> Result<()> {
+fn load_one(ebpf: &mut Ebpf, program: Program) -> Result<()> {
     let loaded = classifier(ebpf, program)?.load();
     loaded.map_err(|error| {
         let missing = capability::missing_features();
@@ -365,28 +355,32 @@ fn load_one(ebpf: &mut Ebpf, program: &str) -> Result<()> {
             [] => "the verifier refused it; its last words are below".to_owned(),
             missing => format!("this kernel lacks: {}", missing.join(", ")),
         };
-        anyhow!(error).context(format!("cannot load the program {program}: {hint}"))
+        anyhow!(error).context(format!(
+            "cannot load the program {}: {hint}",
+            program.name()
+        ))
     })
 }
 
-fn classifier<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut SchedClassifier> {
+fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier> {
     found(ebpf, program)?
         .try_into()
-        .with_context(|| format!("{program} is not a traffic-control program"))
+        .with_context(|| format!("{} is not a traffic-control program", program.name()))
 }
 
 fn filter(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = Program::UnderlayFilter.name();
+    let program = Program::UnderlayFilter;
     found(ebpf, program)?
         .try_into()
-        .with_context(|| format!("{program} is not an XDP program"))
+        .with_context(|| format!("{} is not an XDP program", program.name()))
 }
 
-fn found<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut aya::programs::Program> {
-    let Some(found) = ebpf.program_mut(program) else {
+fn found(ebpf: &mut Ebpf, program: Program) -> Result<&mut aya::programs::Program> {
+    let Some(found) = ebpf.program_mut(program.name()) else {
         bail!(
-            "the object with the kernel programs has no {program}; build it together with the \
-             agent: `cargo xtask build`"
+            "the object with the kernel programs has no {}; build it together with the agent: \
+             `cargo xtask build`",
+            program.name()
         );
     };
     Ok(found)

@@ -42,12 +42,7 @@ fn owned_blocks(node: &ValidatedNode) -> Vec<(String, &ValidatedBlock)> {
         let owner = format!("{}/{}", peer.cluster, peer.name);
         peer.blocks.iter().map(move |block| (owner.clone(), block))
     });
-    let remotes = node.remotes.iter().flat_map(|remote| {
-        let owner = format!("cluster {}", remote.cluster);
-        let blocks = remote.blocks.iter();
-        blocks.map(move |block| (owner.clone(), block))
-    });
-    own.chain(peers).chain(remotes).collect()
+    own.chain(peers).collect()
 }
 
 fn check_place_of_block(

@@ -7,7 +7,6 @@ pub mod fields;
 mod host;
 mod isolation;
 mod node;
-mod remotes;
 mod scalar;
 mod slice;
 pub mod unchecked;
@@ -22,5 +21,5 @@ pub use validate::validate;
 pub use validated::{
     Action, Addressing, EarlyDrop, Isolation, IsolationLevel, Namespaces, OutsideRule, Protocol,
     Rule, Traffic, TrafficClassRule, Underlay, Validated, ValidatedBlock, ValidatedEndpoint,
-    ValidatedNode, ValidatedPeer, ValidatedRemote, ValidatedSlice,
+    ValidatedNode, ValidatedPeer, ValidatedSlice,
 };

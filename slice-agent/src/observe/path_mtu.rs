@@ -52,8 +52,7 @@ mod tests {
             encapsulation: 1,
             port: 6085u16.to_be(),
             reserved: 0,
-            cluster: 0,
-            reserved_32: 0,
+            reserved_64: 0,
         }
     }
 

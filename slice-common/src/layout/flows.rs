@@ -56,8 +56,7 @@ layout! {
         pub port: u16,
         /// The path's near end.
         pub local: Address,
-        /// The path's. 0: the group has several paths, and one is chosen for each packet. Of a flow to a pod:
-        /// the path that it proves.
+        /// The path's. 0: the group has several paths, and one is chosen for each packet.
         pub mtu: u32,
         pub seal: u64,
     }
@@ -115,19 +114,6 @@ impl Flow {
         }
     }
 
-    /// Packets of the flow to a pod prove this path; 0: none that anybody chooses. Stands where a flow
-    /// that leaves has its MTU.
-    #[inline(always)]
-    pub const fn proving(self, path: u32) -> Self {
-        Self { mtu: path, ..self }
-    }
-
-    /// The path that packets of a flow to a pod prove.
-    #[inline(always)]
-    pub const fn proves(&self) -> u32 {
-        self.mtu
-    }
-
     /// The pod that a flow without a path group leads to.
     #[inline(always)]
     pub const fn door(&self) -> Door {
@@ -172,8 +158,7 @@ impl Flow {
             encapsulation: Encapsulation::Vxlan.number(),
             port: self.port,
             reserved: 0,
-            cluster: 0,
-            reserved_32: 0,
+            reserved_64: 0,
         })
     }
 

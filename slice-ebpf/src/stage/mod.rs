@@ -16,7 +16,6 @@ pub(crate) mod outside;
 pub(crate) mod parse;
 pub(crate) mod path_mtu;
 pub(crate) mod policy;
-pub(crate) mod probe;
 pub(crate) mod resolve;
 pub(crate) mod segment;
 pub(crate) mod tunnel;

@@ -240,7 +240,7 @@ impl<'t> Model<'t> {
         notes: &mut Notes,
     ) -> Judgement {
         let class = travel.class;
-        if !fits(sent.ip, input.gso_bytes, self.path_bytes(path)) {
+        if !fits(sent, input.gso_bytes, self.path_bytes(path)) {
             return self.too_big(input, sent, path);
         }
         has_room_for_tunnel(input)?;
@@ -250,7 +250,7 @@ impl<'t> Model<'t> {
         if let Some(quote) = sent.quote {
             rewrite::map_quoted_address(&mut frame, 14 + quote.offset, DESTINATION, own_name);
         }
-        self.clamp(input, sent.ip, &mut frame, 14, path);
+        self.clamp(input, sent.ip, &mut frame, path);
         let tunnel = Tunnel {
             from: path.local.octets(),
             to: path.remote.octets(),
@@ -287,16 +287,9 @@ impl<'t> Model<'t> {
     }
 
     /// A SYN, with or without ACK, must not ask for more than fits.
-    pub(super) fn clamp(
-        &mut self,
-        input: &Input,
-        ip: Ip,
-        frame: &mut [u8],
-        at: usize,
-        path: &Path,
-    ) {
+    pub(super) fn clamp(&mut self, input: &Input, ip: Ip, frame: &mut [u8], path: &Path) {
         let largest = self.path_bytes(path) - TUNNEL_BYTES - 40;
-        let tcp = at + ip.header_bytes();
+        let tcp = 14 + ip.header_bytes();
         if ip.has_syn() && rewrite::lower_mss(frame, tcp, largest as u16) {
             self.saw(input, "largest segment lowered");
         }
@@ -483,22 +476,22 @@ fn talk(pod: &Endpoint, route: &Route, ip: Ip, transport: Transport) -> Talk {
 }
 
 /// With the tunnel's headers on; of a segmentation-offload packet, its segments.
-pub(super) fn fits(ip: Ip, gso_bytes: u32, path_bytes: usize) -> bool {
+fn fits(sent: &Sent, gso_bytes: u32, path_bytes: usize) -> bool {
     let on_the_wire = if gso_bytes == 0 {
-        ip.present_bytes()
+        sent.ip.present_bytes()
     } else {
-        let transport = match ip.protocol() {
+        let transport = match sent.ip.protocol() {
             UDP => 8,
-            _ => ip.tcp_header_bytes(),
+            _ => sent.ip.tcp_header_bytes(),
         };
-        ip.header_bytes() + transport + gso_bytes as usize
+        sent.ip.header_bytes() + transport + gso_bytes as usize
     };
     on_the_wire + TUNNEL_BYTES <= path_bytes
-        && ip.present_bytes() + TUNNEL_BYTES <= usize::from(u16::MAX)
+        && sent.ip.present_bytes() + TUNNEL_BYTES <= usize::from(u16::MAX)
 }
 
 /// The tunnel's source port. A hash has no second truth; golden packets freeze it.
-pub(super) fn spread(from: [u8; 4], to: [u8; 4], [own, other]: [u16; 2]) -> u16 {
+fn spread(from: [u8; 4], to: [u8; 4], [own, other]: [u16; 2]) -> u16 {
     let address = Address::from_octets;
     let hash = vxlan::flow_hash(address(from), address(to), Port::new(own), Port::new(other));
     vxlan::source_port(hash).number()

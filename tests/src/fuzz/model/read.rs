@@ -98,10 +98,6 @@ impl<'a> Ip<'a> {
         self.more_fragments() || self.fragment_offset() != 0
     }
 
-    pub(super) fn ttl(self) -> u8 {
-        self.0[8]
-    }
-
     pub(super) fn protocol(self) -> u8 {
         self.0[9]
     }
