@@ -351,14 +351,6 @@ pub(crate) enum ChecksumChange {
     HalfWord,
 }
 
-/// A zero that neither LLVM nor the verifier knows to be one. The verifier follows every way to a place
-/// for itself as long as it knows of other values there; to those that are mixed with this all ways lead
-/// to the same.
-#[inline(always)]
-pub(crate) fn unknown_zero(any: u32) -> u32 {
-    core::hint::black_box(any) ^ core::hint::black_box(any)
-}
-
 /// Monotonic kernel time.
 #[inline(always)]
 pub(crate) fn now_ns() -> u64 {

@@ -162,19 +162,6 @@ impl Flow {
         })
     }
 
-    /// With every word mixed with `word`, which is 0 but need not be known to be.
-    #[inline(always)]
-    pub const fn as_any(&self, word: u32) -> Self {
-        let mut words = self.words();
-        let mut i = 0;
-        while i < FLOW_WORDS - 1 {
-            words[i] ^= (word as u64) << 32 | word as u64;
-            i += 1;
-        }
-        // SAFETY: as in `unsealed`.
-        unsafe { core::mem::transmute::<[u64; FLOW_WORDS], Self>(words) }
-    }
-
     /// Sealed for the flow of `key`.
     #[inline(always)]
     pub const fn sealed(mut self, key: &FlowKey) -> Self {

@@ -5,6 +5,7 @@
 
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
+use slice_common::policy::PacketKind;
 use slice_common::wire::ipv4::Ipv4Header;
 use slice_common::wire::transport::{TCP, TCP_CHECKSUM_OFFSET, UDP, UDP_CHECKSUM_OFFSET};
 
@@ -42,10 +43,10 @@ fn replace_in_transport_checksum(
     from: Address,
     to: Address,
 ) -> Result<(), Refused> {
-    if from == to || headers.ip.is_later_fragment() {
+    if from == to || headers.transport.kind == PacketKind::LaterFragment {
         return Ok(());
     }
-    let (offset, change) = match headers.ip.protocol() {
+    let (offset, change) = match headers.transport.protocol {
         TCP => (TCP_CHECKSUM_OFFSET, ChecksumChange::TcpAddress),
         UDP => (UDP_CHECKSUM_OFFSET, ChecksumChange::UdpAddress),
         _ => return Ok(()),
