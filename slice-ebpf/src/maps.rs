@@ -89,8 +89,8 @@ pub(crate) fn settings() -> Option<Settings> {
 
 #[inline(always)]
 pub(crate) fn path(id: u32) -> Option<&'static Path> {
-    // SAFETY: values are plain integers; the agent replaces a path by one that is valid as well, and
-    // an entry read while it is replaced is freed only after this run (RCU).
+    // SAFETY: values are plain integers, in memory that stays the map's. The kernel reuses a replaced
+    // entry's memory at once, so one read in that moment may be another valid entry of this map.
     unsafe { PATHS.get(id) }
 }
 
