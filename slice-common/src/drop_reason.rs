@@ -85,8 +85,14 @@ drop_reasons! {
         "The destination lies in a block of this node, but no pod has that address.";
         "The pod is gone or not attached yet; look at the agent's endpoints on that node.";
     24 NotLocal "not_local":
-        "A peer sent a packet whose destination is on another node.";
-        "The peer's routes are stale or wrong; compare the blocks in both configurations.";
+        "A peer sent a packet whose destination is on another node, and this node is no gateway.";
+        "The peer's routes are stale or wrong, or this node lacks `gateway: true`.";
+    25 Loop "loop":
+        "A gateway's route leads back to the cluster that the packet came from.";
+        "Two gateways name each other for the same blocks; compare their remotes.";
+    26 Ttl "ttl":
+        "The packet passed more gateways than its time to live allows; its sender is told where possible.";
+        "Gateways name each other in a circle, or a pod sends with a small TTL (traceroute does).";
     30 PolicyDenied "policy_denied":
         "No rule of the slice's policy allows the packet, or one denies it.";
         "Add a rule from the source namespace to the destination namespace and port.";
@@ -129,6 +135,12 @@ drop_reasons! {
     50 NoPath "no_path":
         "The destination's node is known, but no path to it is.";
         "The configuration is being replaced, or a peer lost its underlay address.";
+    54 BadProbe "bad_probe":
+        "A probe that no prober builds, or an answer to one that this node does not wait for.";
+        "The path takes longer than 0.4 s to answer, or somebody forges or repeats probes.";
+    55 ProbeLimit "probe_limit":
+        "A peer sent more than 1,000 probes in a second; the rest is not answered.";
+        "Find out who sends under that peer's address.";
     60 HelperFailed "helper_failed":
         "The kernel refused to change or redirect the packet.";
         "The packet already is a tunnel packet: a tunnel inside the pod sends offloaded packets.";
@@ -179,6 +191,8 @@ mod tests {
             (22, "other_slice"),
             (23, "no_endpoint"),
             (24, "not_local"),
+            (25, "loop"),
+            (26, "ttl"),
             (30, "policy_denied"),
             (31, "isolated"),
             (32, "bare_slice_address"),
@@ -193,6 +207,8 @@ mod tests {
             (47, "slow_path"),
             (48, "forged_underlay"),
             (50, "no_path"),
+            (54, "bad_probe"),
+            (55, "probe_limit"),
             (60, "helper_failed"),
         ];
         let now: Vec<_> = DropReason::ALL

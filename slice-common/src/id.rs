@@ -138,7 +138,8 @@ named_id!(
     ClusterId, "cluster"
 );
 named_id!(
-    /// The ordered paths to one remote node or cluster; parts: cluster, node.
+    /// The ordered paths to one remote node or cluster; parts: cluster, node, or cluster and each
+    /// gateway as `cluster/node`.
     PathGroupId, "path-group"
 );
 named_id!(
@@ -146,7 +147,7 @@ named_id!(
     PathId, "path"
 );
 named_id!(
-    /// Peers that may deliver the same blocks; parts: cluster, node.
+    /// Peers that may deliver the same blocks; parts: cluster, node, or the gateways' cluster alone.
     PeerGroupId, "peer-group"
 );
 named_id!(

@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod drop_reason;
+pub mod health;
 pub mod id;
 pub mod layout;
 pub mod path_mtu;

@@ -53,6 +53,13 @@ impl PacketKind {
         }
     }
 
+    /// Whether the rule of the other direction may let a packet of this kind pass a gateway, which
+    /// remembers nothing of exchanges: not where it begins one.
+    #[inline(always)]
+    pub const fn may_pass_by_mirrored_rule(self) -> bool {
+        !matches!(self, Self::TcpOpen | Self::EchoRequest)
+    }
+
     /// Whether a verdict on one packet of this kind that rests on `ground` holds for the flow's next one
     /// while the rules stay. A packet that opens a connection is always judged itself, or a harmless one
     /// before it would open the door; and records expire.

@@ -106,7 +106,8 @@ proptest! {
             encapsulation: 1,
             port: words[4] as u16,
             reserved: 0,
-            reserved_64: 0,
+            cluster: 0,
+            reserved_32: 0,
         };
         let only = flow.by_path(7, &path);
         prop_assert_eq!((only.path_group, only.only_path()), (7, Some(path)));

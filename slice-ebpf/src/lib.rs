@@ -5,6 +5,8 @@
 //! | `pod_egress` | host side of a slice pod's veth, TC ingress | where does what the pod sends go? |
 //! | `pod_ingress` | the same interface, TC egress | may this sender reach the pod by its pod address? |
 //! | `underlay_ingress` | the node's underlay interface, TC ingress | whose tunnel packet is this, and for which pod? |
+//! | `underlay_transit` | called by `underlay_ingress` on gateways | to which node does this tunnel packet go on? |
+//! | `underlay_probe` | called by `underlay_ingress` | does a peer ask whether we are here, or answer? |
 //! | `underlay_guard` | the same interface, TC egress | did our programs make this tunnel packet? |
 //! | `underlay_filter` | the same interface, XDP, where its driver runs it | is it a tunnel packet that `underlay_ingress` would drop? |
 //! | `tunnel_ingress` | the device that owns the tunnel's UDP port, TC ingress | which pod is this for, that our program let the kernel take out of the tunnel? |
@@ -19,6 +21,7 @@
 )]
 
 mod frame;
+mod health;
 mod maps;
 mod packet;
 pub mod path;

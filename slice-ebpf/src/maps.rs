@@ -2,13 +2,17 @@
 //! which also says what happens when one is full; the agent compares before it uses a pinned map.
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuHashMap};
+use aya_ebpf::btf_maps::{
+    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuHashMap, ProgramArray,
+};
 use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::TcContext;
 use slice_common::address::Address;
 use slice_common::layout::{
-    Capacity, Class, ClassKey, Counter, CounterKey, DropKey, Endpoint, FLOW_WORDS, FirstFragment,
-    Flow, FlowKey, FragmentKey, LearntMtu, LocalEndpoint, LocalKey, OutsideEntry, OutsideKey, Path,
-    PathEnds, PathGroup, Peer, PolicyEntry, PolicyKey, ReplyKey, Route, RouteKey, Settings, Slice,
+    CalledProgram, Capacity, Class, ClassKey, Counter, CounterKey, DropKey, Endpoint, FLOW_WORDS,
+    FirstFragment, Flow, FlowKey, FragmentKey, LearntMtu, LocalEndpoint, LocalKey, OutsideEntry,
+    OutsideKey, Path, PathEnds, PathGroup, PathHealth, Peer, PolicyEntry, PolicyKey, Probes,
+    ReplyKey, Route, RouteKey, Settings, Slice,
 };
 
 // Written by the agent.
@@ -29,6 +33,11 @@ static LOCAL: HashMap<LocalKey, LocalEndpoint, { Capacity::LOCAL }> = HashMap::n
 static ENDPOINTS: HashMap<u32, Endpoint, { Capacity::ENDPOINTS }> = HashMap::new();
 #[btf_map]
 static NODE_ADDRESSES: HashMap<Address, u32, { Capacity::NODE_ADDRESSES }> = HashMap::new();
+
+#[btf_map]
+static PROBES: HashMap<u32, Probes, { Capacity::PATHS }> = HashMap::new();
+#[btf_map]
+static PROGRAMS: ProgramArray<{ Capacity::PROGRAMS }> = ProgramArray::new();
 
 // Written by the agent and swapped whole: a reader sees the old table or the new one.
 
@@ -73,14 +82,30 @@ static PATH_MTU: HashMap<PathEnds, LearntMtu, { Capacity::PATH_MTU }> = HashMap:
 #[btf_map]
 static PATH_MTU_UNTIL: Array<u64, 1> = Array::new();
 
+// Written here: what is known of paths. An entry stays as long as the map does.
+
+#[btf_map]
+static PATH_HEALTH: HashMap<u32, PathHealth, { Capacity::PATHS }> = HashMap::new();
+
 // Written here, one copy per CPU: a shared counter next to hot state costs ten times as much.
 
 #[btf_map]
 static COUNTERS: PerCpuHashMap<CounterKey, Counter, { Capacity::COUNTERS }> = PerCpuHashMap::new();
 #[btf_map]
 static DROPS: PerCpuHashMap<DropKey, u64, { Capacity::DROPS }> = PerCpuHashMap::new();
+#[btf_map]
+static PATH_UNPROVEN: PerCpuHashMap<u32, u64, { Capacity::PATH_GROUPS }> = PerCpuHashMap::new();
 
 const KEY_ANY: u64 = 0;
+/// Not on the stack, where there is no room for it.
+static NOTHING_KNOWN: PathHealth = PathHealth::NOTHING;
+
+/// Goes on in another program, which does not return; returns if there is none.
+#[inline(always)]
+pub(crate) fn call(context: &TcContext, program: CalledProgram) {
+    // SAFETY: nothing on the stack needs to be dropped.
+    unsafe { PROGRAMS.tail_call(context, program.number()) };
+}
 
 #[inline(always)]
 pub(crate) fn settings() -> Option<Settings> {
@@ -98,6 +123,45 @@ pub(crate) fn path(id: u32) -> Option<&'static Path> {
 pub(crate) fn path_group(id: u32) -> Option<&'static PathGroup> {
     // SAFETY: as for `path`.
     unsafe { PATH_GROUPS.get(id) }
+}
+
+/// The probes that the agent sent into a path.
+#[inline(always)]
+pub(crate) fn probes(path: u32) -> Option<&'static Probes> {
+    // SAFETY: as for `path`; a nonce that is half of one probe and half of another is nobody's.
+    unsafe { PROBES.get(path) }
+}
+
+/// What is known of a path.
+#[inline(always)]
+pub(crate) fn path_health(path: u32) -> &'static PathHealth {
+    // SAFETY: as for `path`; each stamp is written by one store and means something by itself.
+    unsafe { PATH_HEALTH.get(path) }.unwrap_or(&NOTHING_KNOWN)
+}
+
+/// The place where what is known of a path is noted; made if it is not there.
+#[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "without the borrow the value is copied onto the stack"
+)]
+pub(crate) fn path_health_slot(path: u32) -> Option<*mut PathHealth> {
+    if let Some(slot) = PATH_HEALTH.get_ptr_mut(path) {
+        return Some(slot);
+    }
+    let _full = PATH_HEALTH.insert(path, &NOTHING_KNOWN, KEY_ANY);
+    PATH_HEALTH.get_ptr_mut(path)
+}
+
+#[inline(always)]
+pub(crate) fn count_unproven(path_group: u32) {
+    match PATH_UNPROVEN.get_ptr_mut(path_group) {
+        // SAFETY: as for `count_traffic`.
+        Some(packets) => unsafe { *packets += 1 },
+        None => {
+            let _full = PATH_UNPROVEN.insert(path_group, 1u64, KEY_ANY);
+        }
+    }
 }
 
 #[inline(always)]

@@ -176,6 +176,16 @@ impl Packet {
         check(unsafe { bpf_skb_store_bytes(self.skb, offset, from, size_of::<T>() as u32, 0) })
     }
 
+    /// Overwrites bytes, and adjusts the sum over the packet that a network card gave (CHECKSUM_COMPLETE):
+    /// for a change that no checksum in the packet makes up for.
+    #[inline(always)]
+    pub(crate) fn store_summed<T: Copy>(self, offset: u32, value: &T) -> Result<(), Refused> {
+        let from = (&raw const *value).cast();
+        let flags = BPF_F_RECOMPUTE_CSUM as u64;
+        // SAFETY: as for `store`.
+        check(unsafe { bpf_skb_store_bytes(self.skb, offset, from, size_of::<T>() as u32, flags) })
+    }
+
     /// Overwrites `bytes` bytes with the first ones of `value`.
     #[inline(always)]
     pub(crate) fn store_first<T: Copy>(
@@ -349,6 +359,14 @@ pub(crate) enum ChecksumChange {
     UdpAddress,
     /// Two bytes of the segment itself.
     HalfWord,
+}
+
+/// A zero that neither LLVM nor the verifier knows to be one. The verifier follows every way to a place
+/// for itself as long as it knows of other values there; to those that are mixed with this all ways lead
+/// to the same.
+#[inline(always)]
+pub(crate) fn unknown_zero(any: u32) -> u32 {
+    core::hint::black_box(any) ^ core::hint::black_box(any)
 }
 
 /// Monotonic kernel time.

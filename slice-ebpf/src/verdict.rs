@@ -6,7 +6,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_log_ebpf::debug;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::DropKey;
+use slice_common::layout::{CalledProgram, DropKey};
 
 use crate::maps;
 use crate::packet::Refused;
@@ -19,6 +19,10 @@ pub(crate) enum Verdict {
     Untouched,
     /// The packet is judged, and the host's stack carries on with it.
     ToHost,
+    /// It was for the programs themselves, and ends here.
+    Taken,
+    /// Another program of ours goes on; if it was not there, the packet ends.
+    CalledOn(CalledProgram),
     /// A redirect helper's answer: the packet is on its way, or the helper refused.
     Redirected(i32),
     /// The packet was dropped for this reason, and became an answer to its sender that is on its way
@@ -53,7 +57,9 @@ pub(crate) fn finish(
     let (reason, code) = match result {
         Ok(Verdict::Untouched) => return TCX_NEXT,
         Ok(Verdict::ToHost) => return TCX_PASS,
+        Ok(Verdict::Taken) => return TCX_DROP,
         Ok(Verdict::Redirected(TCX_REDIRECT)) => return TCX_REDIRECT,
+        Ok(Verdict::CalledOn(_)) => (DropReason::HelperFailed, TCX_DROP),
         Ok(Verdict::Redirected(_)) => (DropReason::HelperFailed, TCX_DROP),
         Ok(Verdict::Answered(reason, TCX_REDIRECT)) => (reason, TCX_REDIRECT),
         Ok(Verdict::Answered(reason, _)) | Err(reason) => (reason, TCX_DROP),

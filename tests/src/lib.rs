@@ -6,6 +6,7 @@ pub mod debian;
 pub mod demo;
 pub mod findings;
 pub mod fuzz;
+pub mod gateways;
 pub mod guard;
 pub mod json_file;
 pub mod kafka;

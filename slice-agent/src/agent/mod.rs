@@ -1,6 +1,8 @@
 //! The run loop: keeps the kernel as the configuration wants it.
 
 pub mod config;
+mod path_mtu;
+mod prober;
 mod reconcile;
 pub mod schedule;
 pub mod status;
@@ -21,6 +23,7 @@ use crate::apply::netlink::{self, Event};
 use crate::apply::programs::{BpfLog, Mechanism};
 use crate::apply::{Dataplane, pins::Pins};
 use crate::{capability, ebpf_object, http, logging};
+use prober::Prober;
 use reconcile::Reconciler;
 use schedule::Look;
 use status::Status;
@@ -66,8 +69,9 @@ pub async fn run(options: Options) -> Result<()> {
     }
     let status = Status::new(Instant::now());
     let maps = Maps::new(pins);
+    let prober = Prober::start(maps.clone(), status.clone())?;
     let server = tokio::spawn(http::serve(listener, status.clone(), maps));
-    let reconciler = Reconciler::new(dataplane, &options.config, status);
+    let reconciler = Reconciler::new(dataplane, &options.config, status, prober);
     turn(reconciler, events, &mut signals).await;
     server.abort();
     drop(pins_lock);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::config::{self, Watched};
+use super::prober::Prober;
 use super::schedule::{Look, Schedule};
 use super::status::Status;
 use crate::apply::Dataplane;
@@ -30,6 +31,7 @@ pub(super) struct Reconciler {
     facts: HostFacts,
     schedule: Schedule,
     status: Status,
+    prober: Prober,
     /// Whether the last plan was carried out and nothing is left to do.
     converged: bool,
     /// The host mismatch reported last, so that it is reported once.
@@ -43,7 +45,7 @@ pub(super) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(super) fn new(dataplane: Dataplane, config: &Path, status: Status) -> Self {
+    pub(super) fn new(dataplane: Dataplane, config: &Path, status: Status, prober: Prober) -> Self {
         Self {
             dataplane,
             watched: Watched::new(config),
@@ -52,6 +54,7 @@ impl Reconciler {
             facts: HostFacts::default(),
             schedule: Schedule::new(Instant::now()),
             status,
+            prober,
             converged: false,
             reported: Vec::new(),
             missing: BTreeMap::new(),
@@ -115,6 +118,9 @@ impl Reconciler {
         self.ask_neighbours().await;
         if let Some((wanted, names)) = wanted {
             self.converge(observed, &wanted, &names).await?;
+            if self.converged {
+                self.prober.watch(&wanted);
+            }
         }
         Ok(())
     }

@@ -27,6 +27,8 @@ pub struct State {
     /// Whether the underlay interface's driver drops strangers' packets.
     pub early_drop: bool,
     pub names: Names,
+    /// By path: the largest packet that a probe found it to carry.
+    pub path_mtus: BTreeMap<u32, u32>,
     /// Entries of the maps that the agent writes.
     pub map_entries: BTreeMap<&'static str, usize>,
     last_turn: Instant,
@@ -76,6 +78,7 @@ impl Status {
             hooks_preceded: 0,
             early_drop: false,
             names: Names::default(),
+            path_mtus: BTreeMap::new(),
             map_entries: BTreeMap::new(),
             last_turn: now,
         })))

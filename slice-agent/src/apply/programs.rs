@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, anyhow, bail};
+use aya::maps::{Map, MapData, ProgramArray};
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, loaded_programs};
 use aya::{Ebpf, EbpfLoader};
 use rtnetlink::Handle;
-use slice_common::layout::MAPS;
+use slice_common::layout::{CalledProgram, MAPS};
 
 use super::maps::{Layout, Maps, check_layout, pinned_info};
 use super::pins::Pins;
@@ -95,8 +96,17 @@ impl Programs {
         }
         for program in Program::ALL {
             if program.hook() != Hook::Driver {
-                load_one(&mut ebpf, program)?;
+                load_one(&mut ebpf, program.name())?;
             }
+        }
+        let mut called: ProgramArray<_> =
+            Map::ProgramArray(MapData::from_pin(pins.map("PROGRAMS"))?).try_into()?;
+        for program in CalledProgram::ALL {
+            load_one(&mut ebpf, program.name())?;
+            let fd = classifier(&mut ebpf, program.name())?.fd()?;
+            called
+                .set(program.number(), fd, 0)
+                .with_context(|| format!("cannot make {} callable", program.name()))?;
         }
         let filter = filter(&mut ebpf)?.load();
         let no_filter = filter.err().map(|error| format!("{:#}", anyhow!(error)));
@@ -166,9 +176,9 @@ impl Programs {
                 None => tcx::attach(filter(ebpf)?, pins, at),
                 Some(why) => Err(anyhow!("{why}").context("this kernel does not take the program")),
             },
-            (_, Mechanism::Tcx) => tcx::attach(classifier(ebpf, at.program)?, pins, at),
+            (_, Mechanism::Tcx) => tcx::attach(classifier(ebpf, at.program.name())?, pins, at),
             (_, Mechanism::Clsact) => {
-                clsact::attach(netlink, pins, classifier(ebpf, at.program)?, at).await
+                clsact::attach(netlink, pins, classifier(ebpf, at.program.name())?, at).await
             }
         };
         done.with_context(|| {
@@ -221,12 +231,12 @@ impl Programs {
             return Ok(before);
         }
         *moves += 1;
-        let loaded = classifier(&mut self.ebpf, at.program)?;
+        let loaded = classifier(&mut self.ebpf, at.program.name())?;
         if loaded.fd().is_ok() {
             loaded.unload()?;
         }
-        load_one(&mut self.ebpf, at.program)?;
-        tcx::move_first(classifier(&mut self.ebpf, at.program)?, pins, at)?;
+        load_one(&mut self.ebpf, at.program.name())?;
+        tcx::move_first(classifier(&mut self.ebpf, at.program.name())?, pins, at)?;
         let before = before.join(", ");
         tracing::warn!("{} came after {before}; it is first again", shown(at));
         tcx::before(pins, at)
@@ -347,7 +357,7 @@ pub fn interfaces() -> Result<BTreeSet<(u32, String)>> {
         .collect())
 }
 
-fn load_one(ebpf: &mut Ebpf, program: Program) -> Result<()> {
+fn load_one(ebpf: &mut Ebpf, program: &str) -> Result<()> {
     let loaded = classifier(ebpf, program)?.load();
     loaded.map_err(|error| {
         let missing = capability::missing_features();
@@ -355,32 +365,28 @@ fn load_one(ebpf: &mut Ebpf, program: Program) -> Result<()> {
             [] => "the verifier refused it; its last words are below".to_owned(),
             missing => format!("this kernel lacks: {}", missing.join(", ")),
         };
-        anyhow!(error).context(format!(
-            "cannot load the program {}: {hint}",
-            program.name()
-        ))
+        anyhow!(error).context(format!("cannot load the program {program}: {hint}"))
     })
 }
 
-fn classifier(ebpf: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier> {
+fn classifier<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut SchedClassifier> {
     found(ebpf, program)?
         .try_into()
-        .with_context(|| format!("{} is not a traffic-control program", program.name()))
+        .with_context(|| format!("{program} is not a traffic-control program"))
 }
 
 fn filter(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = Program::UnderlayFilter;
+    let program = Program::UnderlayFilter.name();
     found(ebpf, program)?
         .try_into()
-        .with_context(|| format!("{} is not an XDP program", program.name()))
+        .with_context(|| format!("{program} is not an XDP program"))
 }
 
-fn found(ebpf: &mut Ebpf, program: Program) -> Result<&mut aya::programs::Program> {
-    let Some(found) = ebpf.program_mut(program.name()) else {
+fn found<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut aya::programs::Program> {
+    let Some(found) = ebpf.program_mut(program) else {
         bail!(
-            "the object with the kernel programs has no {}; build it together with the agent: \
-             `cargo xtask build`",
-            program.name()
+            "the object with the kernel programs has no {program}; build it together with the \
+             agent: `cargo xtask build`"
         );
     };
     Ok(found)

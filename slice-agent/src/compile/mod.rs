@@ -2,6 +2,7 @@
 //! the same result for the same input.
 
 mod classes;
+mod delivery;
 mod early_drop;
 mod outside;
 mod policy;

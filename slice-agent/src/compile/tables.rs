@@ -1,28 +1,28 @@
 //! The tables of one node.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use slice_common::address::{Address, Port};
-use slice_common::id::{ClusterId, PathGroupId, PathId, PeerGroupId, TableId};
+use slice_common::id::{ClusterId, PathGroupId, PathId, TableId};
 use slice_common::layout::{
     Capacity, Encapsulation, Endpoint, LocalEndpoint, LocalKey, Path, PathGroup, Peer, Route,
     RouteKey, RouteKind, Settings, Slice,
 };
 use slice_common::wire::vxlan;
 
+use super::delivery::{Delivery, Member};
 use super::{classes, early_drop, outside, policy};
 use crate::image::{
     Attachment, HostFacts, Interface, Names, NodeImage, PortOwner, Prefixed, Program,
 };
 use crate::model::{
     self, Addressing, ConfigError, IsolationLevel, Problem, Validated, ValidatedBlock,
-    ValidatedEndpoint, ValidatedPeer, ValidatedSlice,
+    ValidatedEndpoint, ValidatedPeer, ValidatedRemote, ValidatedSlice,
 };
 
 const TABLE: u32 = TableId::HUB.0;
-/// In topology `direct` a peer is the only member of its group.
-const ONLY_MEMBER: u64 = 1;
-/// The one entry of a node, in topology `direct`.
+/// The one entry of a node.
 const ENTRY: &str = "0";
 
 /// Compiles a configuration for the host that `facts` describes.
@@ -38,12 +38,14 @@ pub fn compile(
     facts: &HostFacts,
 ) -> Result<(NodeImage, Names), Vec<ConfigError>> {
     model::validate_against(configuration, facts)?;
+    let mut errors = Vec::new();
     let mut builder = Builder {
         configuration,
         facts,
+        delivery: Delivery::new(configuration.node(), &mut errors),
         image: NodeImage::default(),
         names: Names::default(),
-        errors: Vec::new(),
+        errors,
     };
     builder.add_node();
     for slice in configuration.slices() {
@@ -55,6 +57,10 @@ pub fn compile(
     for peer in &configuration.node().peers {
         builder.add_peer(peer);
     }
+    for remote in &configuration.node().remotes {
+        builder.add_remote(remote);
+    }
+    builder.watch_peers();
     builder.check_capacities();
     if builder.errors.is_empty() {
         Ok((builder.image, builder.names))
@@ -96,6 +102,7 @@ pub fn asked_by(interface: &Interface) -> u32 {
 struct Builder<'a> {
     configuration: &'a Validated,
     facts: &'a HostFacts,
+    delivery: Delivery<'a>,
     image: NodeImage,
     names: Names,
     errors: Vec<ConfigError>,
@@ -111,7 +118,11 @@ impl Builder<'_> {
             generation: 0,
             underlay_address: underlay.address.into(),
             tunnel_port: Port::new(underlay.port).network_word(),
-            reserved: 0,
+            flags: if node.is_gateway {
+                Settings::GATEWAY
+            } else {
+                0
+            },
             tunnel_mark: self.facts.secrets.tunnel_mark,
             detour_secret: self.facts.secrets.detour,
             underlay_mac,
@@ -142,8 +153,7 @@ impl Builder<'_> {
         let cluster = cluster_number(&node.cluster);
         self.names.clusters.insert(cluster, node.cluster.clone());
         for block in &node.blocks {
-            let group = (0, 0, 0);
-            self.add_route(block, cluster, RouteKind::Local, group);
+            self.add_route(block, cluster, RouteKind::Local, 0, Member::NOBODY);
         }
     }
 
@@ -230,7 +240,7 @@ impl Builder<'_> {
         let name: [&str; 2] = [&peer.cluster, &peer.name];
         let path = PathId::from_name(&[&peer.cluster, &peer.name, ENTRY]).number();
         let path_group = PathGroupId::from_name(&name).number();
-        let group = PeerGroupId::from_name(&name).number();
+        let member = self.delivery.of(&peer.cluster, &peer.name);
         let cluster = cluster_number(&peer.cluster);
         self.image
             .paths
@@ -243,27 +253,73 @@ impl Builder<'_> {
         self.image.peers.insert(
             peer.underlay.into(),
             Peer {
-                group,
+                group: member.group,
                 cluster,
-                member: ONLY_MEMBER,
+                member: member.bits,
+                path,
+                flags: 0,
             },
         );
-        for block in &peer.blocks {
-            self.add_route(
-                block,
-                cluster,
-                RouteKind::Via,
-                (path_group, group, ONLY_MEMBER),
-            );
+        self.add_blocks_elsewhere(&peer.blocks, cluster, path_group, member);
+        self.names.clusters.insert(cluster, peer.cluster.clone());
+        self.names.paths.insert(path, shown.clone());
+        self.names.path_groups.insert(path_group, shown.clone());
+        let named = self.names.peer_groups.entry(member.group);
+        // Gateways share a group; the plan prints their addresses beside its name.
+        named
+            .and_modify(|it| *it = format!("{}/gateways", peer.cluster))
+            .or_insert(shown);
+    }
+
+    /// Blocks behind gateways: the paths to these, in order, and any of them may deliver.
+    fn add_remote(&mut self, remote: &ValidatedRemote) {
+        let mut group = PathGroup {
+            count: 0,
+            paths: [0; PathGroup::PATHS_MAX],
+        };
+        let mut members = Member::NOBODY;
+        for (place, name) in group.paths.iter_mut().zip(&remote.gateways) {
+            let cluster: &str = &remote.gateway_cluster;
+            *place = PathId::from_name(&[cluster, name, ENTRY]).number();
+            group.count += 1;
+            members = members.and(self.delivery.of(cluster, name));
+        }
+        let path_group = remote.path_group().number();
+        let cluster = cluster_number(&remote.cluster);
+        self.image.path_groups.insert(path_group, group);
+        self.add_blocks_elsewhere(&remote.blocks, cluster, path_group, members);
+        self.names.clusters.insert(cluster, remote.cluster.clone());
+        self.names
+            .path_groups
+            .insert(path_group, remote.to_string());
+    }
+
+    /// Marks the peers that packets choose between.
+    fn watch_peers(&mut self) {
+        let image = &mut self.image;
+        let groups = image.path_groups.values().filter(|group| group.count > 1);
+        let chosen: BTreeSet<u32> = groups.flat_map(|group| group.paths).collect();
+        for peer in image.peers.values_mut() {
+            if chosen.contains(&peer.path) {
+                peer.flags = Peer::WATCHED;
+            }
+        }
+    }
+
+    fn add_blocks_elsewhere(
+        &mut self,
+        blocks: &[ValidatedBlock],
+        cluster: u32,
+        path_group: u32,
+        deliverers: Member,
+    ) {
+        for block in blocks {
+            self.add_route(block, cluster, RouteKind::Via, path_group, deliverers);
             let slice = self.configuration.slice(&block.slice);
             if slice.is_some_and(|slice| slice.addressing == Addressing::Native) {
                 self.image.guards.insert(block.prefix);
             }
         }
-        self.names.clusters.insert(cluster, peer.cluster.clone());
-        self.names.paths.insert(path, shown.clone());
-        self.names.path_groups.insert(path_group, shown.clone());
-        self.names.peer_groups.insert(group, shown);
     }
 
     fn path_to(&self, peer: &ValidatedPeer, local: Ipv4Addr, interface: &Interface) -> Path {
@@ -277,17 +333,18 @@ impl Builder<'_> {
             encapsulation: Encapsulation::Vxlan.number(),
             port: Port::new(self.configuration.node().underlay.port).network_word(),
             reserved: 0,
-            reserved_64: 0,
+            cluster: cluster_number(&peer.cluster),
+            reserved_32: 0,
         }
     }
 
-    /// `group`: path group, and who may deliver from the block.
     fn add_route(
         &mut self,
         block: &ValidatedBlock,
         cluster: u32,
         kind: RouteKind,
-        (path_group, deliver_group, deliver_members): (u32, u32, u64),
+        path_group: u32,
+        deliverers: Member,
     ) {
         let Some(slice) = self.configuration.slice(&block.slice) else {
             return;
@@ -298,8 +355,8 @@ impl Builder<'_> {
             namespace: policy::namespace_id(slice, &block.namespace),
             kind: kind.number(),
             path_group,
-            deliver_group,
-            deliver_members,
+            deliver_group: deliverers.group,
+            deliver_members: deliverers.bits,
         };
         self.image.routes.insert(route_key(block.prefix), route);
     }
@@ -330,7 +387,7 @@ impl Builder<'_> {
                 Capacity::PATHS,
             ),
             (
-                "path groups (one for each peer)",
+                "path groups (one for each peer and each list of gateways)",
                 image.path_groups.len(),
                 Capacity::PATH_GROUPS,
             ),

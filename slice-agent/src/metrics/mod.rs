@@ -35,6 +35,7 @@ mod tests {
     use super::*;
     use crate::agent::status::Status;
     use crate::observe::counters::Counters;
+    use crate::observe::paths::PathState;
 
     fn counter_key(cluster: u32, class: u8, direction: u8) -> CounterKey {
         CounterKey {
@@ -59,6 +60,7 @@ mod tests {
             &status.read(),
             counters,
             BTreeMap::from([("DROPS", 3)]),
+            &BTreeMap::new(),
         ))
         .unwrap()
     }
@@ -81,6 +83,7 @@ mod tests {
                 9,
             )]),
             path_mtu_bytes: BTreeMap::from([(3, 1500)]),
+            ..Counters::default()
         });
         for line in [
             "sliceplane_traffic_packets_total{slice=\"kafka\",peer_cluster=\"west\",\
@@ -93,6 +96,47 @@ mod tests {
             "sliceplane_map_capacity{map=\"DROPS\"} 16384",
             "sliceplane_config_valid 1",
             "sliceplane_ready 0",
+        ] {
+            assert!(page.contains(line), "no line {line} in\n{page}");
+        }
+    }
+
+    #[test]
+    fn paths_have_the_names_of_their_peers() {
+        let status = Status::new(Instant::now());
+        status.update(|state| {
+            state.names.paths = BTreeMap::from([(5, "east/gw-1".into())]);
+            state.names.path_groups = BTreeMap::from([(9, "west behind east/gw-1".into())]);
+            state.path_mtus = BTreeMap::from([(5, 1400)]);
+        });
+        let paths = BTreeMap::from([
+            (
+                5,
+                PathState {
+                    is_up: true,
+                    rtt_ns: 12_500_000,
+                },
+            ),
+            (
+                6,
+                PathState {
+                    is_up: false,
+                    rtt_ns: 0,
+                },
+            ),
+        ]);
+        let counters = Counters {
+            unproven: BTreeMap::from([(9, 3)]),
+            ..Counters::default()
+        };
+        let state = status.read();
+        let page = render(Snapshot::new(&state, counters, BTreeMap::new(), &paths)).unwrap();
+        for line in [
+            "sliceplane_path_up{path=\"east/gw-1\"} 1",
+            "sliceplane_path_up{path=\"6\"} 0",
+            "sliceplane_path_rtt_seconds{path=\"east/gw-1\"} 0.0125",
+            "sliceplane_path_probed_bytes{path=\"east/gw-1\"} 1400",
+            "sliceplane_path_unproven_total{path_group=\"west behind east/gw-1\"} 3",
         ] {
             assert!(page.contains(line), "no line {line} in\n{page}");
         }
@@ -125,6 +169,7 @@ mod tests {
                 ),
             ]),
             path_mtu_bytes: BTreeMap::from([(4, 1400)]),
+            ..Counters::default()
         });
         for line in [
             "sliceplane_traffic_packets_total{slice=\"kafka\",peer_cluster=\"99\",class=\"6\",\
@@ -161,7 +206,13 @@ mod tests {
             ]),
             ..Counters::default()
         };
-        let page = render(Snapshot::new(&status.read(), counters, BTreeMap::new())).unwrap();
+        let page = render(Snapshot::new(
+            &status.read(),
+            counters,
+            BTreeMap::new(),
+            &BTreeMap::new(),
+        ))
+        .unwrap();
         let line = "sliceplane_drops_total{slice=\"12\",reason=\"policy_denied\"}";
         assert_eq!(page.matches(line).count(), 1, "{page}");
         assert!(page.contains(&format!("{line} 3")), "{page}");

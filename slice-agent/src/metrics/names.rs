@@ -5,6 +5,8 @@
 pub enum Kind {
     Counter,
     Gauge,
+    /// A gauge in seconds, kept in nanoseconds.
+    Seconds,
 }
 
 /// One metric.
@@ -127,6 +129,29 @@ pub const EARLY_DROP: Metric = gauge(
     "1 while the underlay interface's driver drops tunnel packets of strangers (underlay_filter); \
      slice-agent plan says why not",
 );
+pub const PATH_UP: Metric = gauge(
+    "sliceplane_path_up",
+    &["path"],
+    "1 while a path that packets choose between is proven by answers to probes",
+);
+pub const PATH_RTT: Metric = Metric {
+    kind: Kind::Seconds,
+    ..gauge(
+        "sliceplane_path_rtt_seconds",
+        &["path"],
+        "Round trip of the last probe that was answered",
+    )
+};
+pub const PATH_PROBED: Metric = gauge(
+    "sliceplane_path_probed_bytes",
+    &["path"],
+    "Largest packet that a probe found the path to carry, from the outer IPv4 header on",
+);
+pub const PATH_UNPROVEN: Metric = counter(
+    "sliceplane_path_unproven_total",
+    &["path_group"],
+    "Packets that took a path although nothing proved any of its group",
+);
 
 /// Every metric, in the order of a scrape.
 pub const METRICS: &[Metric] = &[
@@ -145,6 +170,10 @@ pub const METRICS: &[Metric] = &[
     ENDPOINTS_WITHOUT_INTERFACE,
     HOOKS_PRECEDED,
     EARLY_DROP,
+    PATH_UP,
+    PATH_RTT,
+    PATH_PROBED,
+    PATH_UNPROVEN,
 ];
 
 /// The table of all metrics in Markdown, as `slice-agent reference metrics` prints it.
@@ -153,7 +182,7 @@ pub fn reference() -> String {
     for metric in METRICS {
         let kind = match metric.kind {
             Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
+            Kind::Gauge | Kind::Seconds => "gauge",
         };
         let labels = metric.labels.join(", ");
         text.push_str(&format!(

@@ -14,6 +14,7 @@ use crate::agent::status::State;
 use crate::apply::maps::Maps;
 use crate::image::Names;
 use crate::observe::counters::{self, Counters};
+use crate::observe::paths::{self, PathState};
 
 /// Label values, in the order of the metric's label names.
 type Labels = Vec<String>;
@@ -34,6 +35,10 @@ pub(super) struct Snapshot {
     endpoints_without_interface: u64,
     hooks_preceded: u64,
     early_drop: bool,
+    paths_up: BTreeMap<Labels, u64>,
+    path_rtts_ns: BTreeMap<Labels, u64>,
+    path_probed: BTreeMap<Labels, u64>,
+    unproven: BTreeMap<Labels, u64>,
 }
 
 impl Snapshot {
@@ -47,13 +52,20 @@ impl Snapshot {
             ("COUNTERS", counters.traffic.len()),
             ("DROPS", counters.drops.len()),
         ]);
-        Self::new(state, counters, entries)
+        let paths = paths::kernel_now_ns()
+            .and_then(|now_ns| paths::read(maps, now_ns))
+            .unwrap_or_else(|error| {
+                tracing::warn!("the paths are missing from this scrape: {error:#}");
+                BTreeMap::new()
+            });
+        Self::new(state, counters, entries, &paths)
     }
 
     pub(super) fn new(
         state: &State,
         counters: Counters,
         mut map_entries: BTreeMap<&'static str, usize>,
+        paths: &BTreeMap<u32, PathState>,
     ) -> Self {
         map_entries.extend(&state.map_entries);
         let map_entries = map_entries
@@ -79,8 +91,25 @@ impl Snapshot {
         let path_mtu_bytes = counters
             .path_mtu_bytes
             .iter()
-            .map(|(path, mtu)| (path_labels(&state.names, *path), u64::from(*mtu)));
+            .map(|(path, mtu)| (vec![named(&state.names.paths, *path)], u64::from(*mtu)));
+        let of_paths = |value: fn(&PathState) -> u64| {
+            let label = |path: &u32| vec![named(&state.names.paths, *path)];
+            paths
+                .iter()
+                .map(|(path, it)| (label(path), value(it)))
+                .collect()
+        };
+        let mtus = state.path_mtus.iter();
+        let unproven = counters.unproven.iter();
         Self {
+            paths_up: of_paths(|path| u64::from(path.is_up)),
+            path_rtts_ns: of_paths(|path| path.rtt_ns),
+            path_probed: mtus
+                .map(|(path, bytes)| (vec![named(&state.names.paths, *path)], u64::from(*bytes)))
+                .collect(),
+            unproven: unproven
+                .map(|(group, count)| (vec![named(&state.names.path_groups, *group)], *count))
+                .collect(),
             packets,
             bytes,
             drops,
@@ -126,6 +155,10 @@ impl Snapshot {
             ),
             (names::HOOKS_PRECEDED, one(self.hooks_preceded)),
             (names::EARLY_DROP, one(self.early_drop.into())),
+            (names::PATH_UP, self.paths_up.clone()),
+            (names::PATH_RTT, self.path_rtts_ns.clone()),
+            (names::PATH_PROBED, self.path_probed.clone()),
+            (names::PATH_UNPROVEN, self.unproven.clone()),
         ]
     }
 }
@@ -135,7 +168,7 @@ impl Collector for Snapshot {
         for (metric, series) in self.series() {
             let kind = match metric.kind {
                 Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
+                Kind::Gauge | Kind::Seconds => MetricType::Gauge,
             };
             let mut encoder =
                 encoder.encode_descriptor(metric.family(), metric.help, None, kind)?;
@@ -164,6 +197,7 @@ fn encode_value(encoder: &mut MetricEncoder<'_>, kind: Kind, value: u64) -> fmt:
     match kind {
         Kind::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
         Kind::Gauge => encoder.encode_gauge(&value),
+        Kind::Seconds => encoder.encode_gauge(&(value as f64 / 1e9)),
     }
 }
 
@@ -200,9 +234,9 @@ fn drop_labels(names: &Names, key: &DropKey) -> Labels {
     vec![slice_label(names, key.slice), reason]
 }
 
-fn path_labels(names: &Names, path: u32) -> Labels {
-    let name = names.paths.get(&path).cloned();
-    vec![name.unwrap_or_else(|| path.to_string())]
+/// The name, or the number of what has none any more.
+fn named(names: &BTreeMap<u32, String>, id: u32) -> String {
+    names.get(&id).cloned().unwrap_or_else(|| id.to_string())
 }
 
 fn slice_label(names: &Names, slice: u32) -> String {

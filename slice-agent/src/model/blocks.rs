@@ -42,7 +42,12 @@ fn owned_blocks(node: &ValidatedNode) -> Vec<(String, &ValidatedBlock)> {
         let owner = format!("{}/{}", peer.cluster, peer.name);
         peer.blocks.iter().map(move |block| (owner.clone(), block))
     });
-    own.chain(peers).collect()
+    let remotes = node.remotes.iter().flat_map(|remote| {
+        let owner = format!("cluster {}", remote.cluster);
+        let blocks = remote.blocks.iter();
+        blocks.map(move |block| (owner.clone(), block))
+    });
+    own.chain(peers).chain(remotes).collect()
 }
 
 fn check_place_of_block(

@@ -284,6 +284,22 @@ pub enum Problem {
     },
     #[error("`{0}` is this node's own; a peer is another node")]
     PeerIsSelf(String),
+    #[error(
+        "`{0}` is this node's own cluster, whose nodes reach each other directly; list its nodes and \
+         their blocks in `peers`"
+    )]
+    RemoteIsOwnCluster(String),
+    #[error(
+        "no peer is called `{name}`; add it to `peers`, or name one of them as cluster/name: {peers}"
+    )]
+    UnknownGateway { name: String, peers: String },
+    #[error("{count} gateways, but a packet can choose among {limit} at most; remove some")]
+    TooManyGateways { count: usize, limit: usize },
+    #[error(
+        "`{gateway}` belongs to another cluster than `{first}`; the gateways of one entry are of one \
+         cluster, so make two entries with blocks of their own"
+    )]
+    GatewaysOfTwoClusters { gateway: String, first: String },
     #[error("`{0}` is the underlay's interface; give the host side of the pod's veth pair")]
     EndpointOnUnderlay(String),
     #[error(

@@ -62,6 +62,16 @@ pub const OBJECTS: &[Object] = &[
                 "none",
                 "Other nodes, of the same cluster or of another one.",
             ),
+            field(
+                "gateway",
+                "`false`",
+                "`true`: this node passes slice packets on between other nodes.",
+            ),
+            field(
+                "remotes",
+                "none",
+                "Other clusters, as far as they are reached through gateways.",
+            ),
         ],
     },
     Object {
@@ -116,7 +126,7 @@ pub const OBJECTS: &[Object] = &[
     },
     Object {
         type_name: "BlockFields",
-        title: "Node: `blocks[]` and `peers[].blocks[]`",
+        title: "Node: `blocks[]`, `peers[].blocks[]` and `remotes[].blocks[]`",
         fields: &[
             field("slice", REQUIRED, "Name of a Slice document."),
             field(
@@ -148,6 +158,30 @@ pub const OBJECTS: &[Object] = &[
                 "blocks",
                 "none",
                 "Blocks of slice addresses that the peer owns.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "RemoteFields",
+        title: "Node: `remotes[]`",
+        fields: &[
+            field(
+                "cluster",
+                REQUIRED,
+                "Name of a cluster that this node does not belong to.",
+            ),
+            field(
+                "gateways",
+                REQUIRED,
+                "The peers that lead there, as `cluster/name`, in order of preference; 1 to 7 of \
+                 one cluster. A member names the gateways of its own cluster, a gateway those of \
+                 the other cluster, or of one between the two. They alone may deliver packets from \
+                 these blocks.",
+            ),
+            field(
+                "blocks",
+                "none",
+                "Blocks of slice addresses behind them; those that a peer owns stay with the peer.",
             ),
         ],
     },
@@ -373,9 +407,10 @@ mod tests {
                 $($name::deserialize(Fields(&mut read)).expect_err("nothing was given");)*
             };
         }
-        see!(NodeDocument UnderlayFields EndpointFields BlockFields PeerFields SliceDocument);
-        see!(MetadataFields SpecFields AddressingFields IsolationFields PolicyFields RuleFields);
-        see!(OutsideFields TrafficFields QosFields ClassFields EncryptionFields);
+        see!(NodeDocument UnderlayFields EndpointFields BlockFields PeerFields RemoteFields);
+        see!(SliceDocument MetadataFields SpecFields AddressingFields IsolationFields);
+        see!(PolicyFields RuleFields OutsideFields TrafficFields QosFields ClassFields);
+        see!(EncryptionFields);
         // A type that is missing above is missed here.
         let source = include_str!("unchecked.rs");
         assert_eq!(source.matches("deny_unknown_fields").count(), read.len());

@@ -7,6 +7,7 @@ pub mod fields;
 mod host;
 mod isolation;
 mod node;
+mod remotes;
 mod scalar;
 mod slice;
 pub mod unchecked;
@@ -21,5 +22,5 @@ pub use validate::validate;
 pub use validated::{
     Action, Addressing, EarlyDrop, Isolation, IsolationLevel, Namespaces, OutsideRule, Protocol,
     Rule, Traffic, TrafficClassRule, Underlay, Validated, ValidatedBlock, ValidatedEndpoint,
-    ValidatedNode, ValidatedPeer, ValidatedSlice,
+    ValidatedNode, ValidatedPeer, ValidatedRemote, ValidatedSlice,
 };

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use slice_common::wire::vxlan;
 
 use super::error::{Place, Problem};
-use super::scalar;
 use super::unchecked::{BlockFields, EndpointFields, NodeDocument, PeerFields, UnderlayFields};
 use super::validate::{Findings, Unique};
 use super::validated::{
     EarlyDrop, Underlay, ValidatedBlock, ValidatedEndpoint, ValidatedNode, ValidatedPeer,
 };
+use super::{remotes, scalar};
 
 /// The least that every IPv4 network carries (RFC 791), and the most that a length field can say.
 const MTU_BYTES_MIN: u64 = 576;
@@ -36,6 +36,7 @@ pub(super) fn check(
     for (index, peer) in fields.peers.iter().enumerate() {
         peers.extend(check_peer(&place.item("peers", index), peer, &known, found));
     }
+    let remotes = remotes::check(place, fields, &known, found);
     let node = ValidatedNode {
         place: place.clone(),
         cluster: cluster?,
@@ -44,6 +45,8 @@ pub(super) fn check(
         endpoints,
         blocks,
         peers,
+        is_gateway: fields.gateway.unwrap_or(false),
+        remotes,
     };
     check_endpoints_together(&node, found);
     check_peers_together(&node, found);
@@ -122,7 +125,7 @@ fn check_endpoint(
     })
 }
 
-fn check_blocks(
+pub(super) fn check_blocks(
     place: &Place,
     fields: &[BlockFields],
     slices: &BTreeSet<&str>,

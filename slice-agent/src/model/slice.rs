@@ -89,10 +89,12 @@ pub(super) fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
 /// the rules.
 pub(crate) fn namespaces(node: &ValidatedNode, slice: &ValidatedSlice) -> BTreeSet<String> {
     let peers = node.peers.iter().flat_map(|peer| &peer.blocks);
+    let remotes = node.remotes.iter().flat_map(|remote| &remote.blocks);
     let blocks = node
         .blocks
         .iter()
         .chain(peers)
+        .chain(remotes)
         .filter(|block| block.slice == slice.name);
     let mut names: BTreeSet<String> = blocks.map(|block| block.namespace.clone()).collect();
     for side in slice.rules.iter().flat_map(|rule| [&rule.from, &rule.to]) {

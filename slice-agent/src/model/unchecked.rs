@@ -36,6 +36,9 @@ pub struct NodeDocument {
     pub blocks: Vec<BlockFields>,
     #[serde(default)]
     pub peers: Vec<PeerFields>,
+    pub gateway: Option<bool>,
+    #[serde(default)]
+    pub remotes: Vec<RemoteFields>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -73,6 +76,15 @@ pub struct PeerFields {
     pub name: String,
     pub underlay: String,
     pub mtu: Option<u64>,
+    #[serde(default)]
+    pub blocks: Vec<BlockFields>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RemoteFields {
+    pub cluster: String,
+    pub gateways: Vec<String>,
     #[serde(default)]
     pub blocks: Vec<BlockFields>,
 }

@@ -152,6 +152,19 @@ fn check_hashes(node: &ValidatedNode, slices: &[ValidatedSlice], found: &mut Fin
         let path = PathId::from_name(&[cluster, name, "0"]);
         hashes.add("path", path.number(), shown);
     }
+    for remote in &node.remotes {
+        let cluster = &remote.cluster;
+        hashes.add(
+            "cluster",
+            ClusterId::from_name(&[cluster]).number(),
+            cluster.clone(),
+        );
+        let group = PeerGroupId::from_name(&[&remote.gateway_cluster]);
+        let shown = format!("gateways of {}", remote.gateway_cluster);
+        hashes.add("peer", group.number(), shown);
+        let (group, shown) = (remote.path_group(), remote.to_string());
+        hashes.add("node", group.number(), shown);
+    }
     let listed = slices.iter().flat_map(|slice| {
         super::slice::namespaces(node, slice)
             .into_iter()

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use slice_common::id::SliceId;
+use slice_common::id::{PathGroupId, SliceId};
 
 use super::error::Place;
 
@@ -38,6 +38,9 @@ pub struct ValidatedNode {
     pub endpoints: Vec<ValidatedEndpoint>,
     pub blocks: Vec<ValidatedBlock>,
     pub peers: Vec<ValidatedPeer>,
+    /// Passes packets on between other nodes.
+    pub is_gateway: bool,
+    pub remotes: Vec<ValidatedRemote>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +88,39 @@ pub struct ValidatedPeer {
     pub underlay: Ipv4Addr,
     pub mtu_bytes: Option<u32>,
     pub blocks: Vec<ValidatedBlock>,
+}
+
+/// What lies behind gateways.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedRemote {
+    pub place: Place,
+    pub cluster: String,
+    /// The cluster that all the gateways belong to.
+    pub gateway_cluster: String,
+    /// Names of peers, in order of preference; 1 to 7.
+    pub gateways: Vec<String>,
+    pub blocks: Vec<ValidatedBlock>,
+}
+
+impl ValidatedRemote {
+    /// The same gateways in the same order are one group, whatever lies behind them.
+    pub fn path_group(&self) -> PathGroupId {
+        let gateways: Vec<_> = self.gateways.iter().map(|name| self.shown(name)).collect();
+        let mut parts = vec![self.cluster.as_str()];
+        parts.extend(gateways.iter().map(String::as_str));
+        PathGroupId::from_name(&parts)
+    }
+
+    fn shown(&self, gateway: &str) -> String {
+        format!("{}/{gateway}", self.gateway_cluster)
+    }
+}
+
+impl std::fmt::Display for ValidatedRemote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let gateways: Vec<_> = self.gateways.iter().map(|name| self.shown(name)).collect();
+        write!(f, "{} behind {}", self.cluster, gateways.join(", "))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -17,6 +17,8 @@ pub struct Counters {
     pub drops: BTreeMap<DropKey, u64>,
     /// By path.
     pub path_mtu_bytes: BTreeMap<u32, u32>,
+    /// By path group.
+    pub unproven: BTreeMap<u32, u64>,
 }
 
 pub fn read(maps: &Maps) -> Result<Counters> {
@@ -24,12 +26,18 @@ pub fn read(maps: &Maps) -> Result<Counters> {
         traffic: per_cpu(maps, "COUNTERS", add)?,
         drops: drops(maps)?,
         path_mtu_bytes: path_mtu::read(maps)?,
+        unproven: unproven(maps)?,
     })
 }
 
 /// Packets dropped, by slice and reason.
 pub fn drops(maps: &Maps) -> Result<BTreeMap<DropKey, u64>> {
     per_cpu(maps, "DROPS", u64::wrapping_add)
+}
+
+/// Packets that took a path which nothing proved, by path group.
+pub fn unproven(maps: &Maps) -> Result<BTreeMap<u32, u64>> {
+    per_cpu(maps, "PATH_UNPROVEN", u64::wrapping_add)
 }
 
 fn add(a: Counter, b: Counter) -> Counter {

@@ -4,6 +4,7 @@ pub mod counters;
 mod driver;
 pub mod host;
 pub mod path_mtu;
+pub mod paths;
 
 use anyhow::Result;
 use rtnetlink::Handle;

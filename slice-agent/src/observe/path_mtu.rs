@@ -52,7 +52,8 @@ mod tests {
             encapsulation: 1,
             port: 6085u16.to_be(),
             reserved: 0,
-            reserved_64: 0,
+            cluster: 0,
+            reserved_32: 0,
         }
     }
 

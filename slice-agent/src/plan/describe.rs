@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use slice_common::address::{Address, Port};
 use slice_common::layout::{
     Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideKey, OutsideWay, Path, PathGroup,
-    Peer, PolicyEntry, PolicyKey, PolicyVerdict, Route, RouteKey, RouteKind,
+    Peer, PolicyEntry, PolicyKey, PolicyVerdict, Route, RouteKey, RouteKind, Settings,
 };
 use slice_common::wire::transport;
 
@@ -52,10 +52,15 @@ pub(super) fn change(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result
         Change::RemoveGuard(prefix) => write!(f, "- guard route unreachable {prefix}"),
         Change::Activate(settings) => write!(
             f,
-            "~ settings: underlay {}, UDP port {}, generation {}",
+            "~ settings: underlay {}, UDP port {}, generation {}{}",
             settings.underlay_address,
             u16::from_be(settings.tunnel_port),
-            settings.generation
+            settings.generation,
+            if settings.flags & Settings::GATEWAY != 0 {
+                ", a gateway"
+            } else {
+                ""
+            }
         ),
         Change::Attach(at) => write!(f, "+ program {} on {}", at.program.name(), at.interface),
         Change::Detach(at) => write!(f, "- program {} on {}", at.program.name(), at.interface),

@@ -44,16 +44,19 @@ pub enum Direction {
     In,
     /// From pod to pod on this node.
     Local,
+    /// Came in a tunnel and left in one; the cluster is the one that it goes to.
+    Transit,
 }
 
 impl Direction {
-    pub const ALL: [Self; 3] = [Self::Out, Self::In, Self::Local];
+    pub const ALL: [Self; 4] = [Self::Out, Self::In, Self::Local, Self::Transit];
 
     pub const fn number(self) -> u8 {
         match self {
             Self::Out => 1,
             Self::In => 2,
             Self::Local => 3,
+            Self::Transit => 4,
         }
     }
 
@@ -62,6 +65,7 @@ impl Direction {
             1 => Some(Self::Out),
             2 => Some(Self::In),
             3 => Some(Self::Local),
+            4 => Some(Self::Transit),
             _ => None,
         }
     }
@@ -72,6 +76,7 @@ impl Direction {
             Self::Out => "out",
             Self::In => "in",
             Self::Local => "local",
+            Self::Transit => "transit",
         }
     }
 }

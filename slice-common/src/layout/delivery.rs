@@ -117,7 +117,7 @@ layout! {
         pub underlay_address: Address,
         /// UDP port of the tunnel, network order in the low half word.
         pub tunnel_port: u16,
-        pub reserved: u16,
+        pub flags: u16,
         /// Marks packets that the programs of this node put into the tunnel; not 0, and a secret of
         /// the node.
         pub tunnel_mark: u32,
@@ -131,6 +131,9 @@ layout! {
 }
 
 impl Settings {
+    /// The node passes packets on between other nodes.
+    pub const GATEWAY: u16 = 1;
+
     /// 0 means "never configured", so the count skips it when it wraps.
     pub const fn next_generation(&self) -> u32 {
         match self.generation.checked_add(1) {

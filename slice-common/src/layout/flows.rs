@@ -56,7 +56,8 @@ layout! {
         pub port: u16,
         /// The path's near end.
         pub local: Address,
-        /// The path's. 0: the group has several paths, and one is chosen for each packet.
+        /// The path's. 0: the group has several paths, and one is chosen for each packet. Of a flow to a pod:
+        /// the path that it proves.
         pub mtu: u32,
         pub seal: u64,
     }
@@ -114,6 +115,19 @@ impl Flow {
         }
     }
 
+    /// Packets of the flow to a pod prove this path; 0: none that anybody chooses. Stands where a flow
+    /// that leaves has its MTU.
+    #[inline(always)]
+    pub const fn proving(self, path: u32) -> Self {
+        Self { mtu: path, ..self }
+    }
+
+    /// The path that packets of a flow to a pod prove.
+    #[inline(always)]
+    pub const fn proves(&self) -> u32 {
+        self.mtu
+    }
+
     /// The pod that a flow without a path group leads to.
     #[inline(always)]
     pub const fn door(&self) -> Door {
@@ -158,8 +172,22 @@ impl Flow {
             encapsulation: Encapsulation::Vxlan.number(),
             port: self.port,
             reserved: 0,
-            reserved_64: 0,
+            cluster: 0,
+            reserved_32: 0,
         })
+    }
+
+    /// With every word mixed with `word`, which is 0 but need not be known to be.
+    #[inline(always)]
+    pub const fn as_any(&self, word: u32) -> Self {
+        let mut words = self.words();
+        let mut i = 0;
+        while i < FLOW_WORDS - 1 {
+            words[i] ^= (word as u64) << 32 | word as u64;
+            i += 1;
+        }
+        // SAFETY: as in `unsealed`.
+        unsafe { core::mem::transmute::<[u64; FLOW_WORDS], Self>(words) }
     }
 
     /// Sealed for the flow of `key`.

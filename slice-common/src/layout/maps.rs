@@ -25,6 +25,7 @@ impl Capacity {
     pub const FLOW_SIGHTINGS: usize = 16_384;
     pub const PATH_MTU: usize = Self::PEERS;
     pub const NODE_ADDRESSES: usize = 1024;
+    pub const PROGRAMS: usize = CalledProgram::ALL.len();
     pub const COUNTERS: usize = 16_384;
     pub const DROPS: usize = 16_384;
 }
@@ -37,9 +38,37 @@ pub enum MapKind {
     /// A hash that makes room for a new entry by giving up one that was not used for long.
     LruHash,
     PerCpuHash,
+    /// Programs that others call in their place.
+    Programs,
     /// An array of one longest-prefix trie, replaced as a whole: the reader sees the old table or the
     /// new one. Sizes are those of the inner trie; its keys start with a 32-bit prefix length.
     SwappedLpmTrie,
+}
+
+/// The programs that others call, as places in `PROGRAMS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CalledProgram {
+    UnderlayTransit,
+    UnderlayProbe,
+}
+
+impl CalledProgram {
+    pub const ALL: [Self; 2] = [Self::UnderlayTransit, Self::UnderlayProbe];
+
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::UnderlayTransit => 0,
+            Self::UnderlayProbe => 1,
+        }
+    }
+
+    /// The name in the object.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnderlayTransit => "underlay_transit",
+            Self::UnderlayProbe => "underlay_probe",
+        }
+    }
 }
 
 /// Who writes a map. A map has one writer; the other side only reads.
@@ -85,6 +114,13 @@ const fn map<K, V>(
 
 /// Every map, in the order in which a configuration change is written (removals run in reverse).
 pub const MAPS: &[MapSpec] = &[
+    map::<u32, u32>(
+        "PROGRAMS",
+        MapKind::Programs,
+        Capacity::PROGRAMS,
+        Writer::Agent,
+        "holds every program",
+    ),
     map::<u32, Settings>(
         "SETTINGS",
         MapKind::Array,
@@ -182,6 +218,27 @@ pub const MAPS: &[MapSpec] = &[
         Capacity::FRAGMENTS,
         Writer::Kernel,
         "the oldest datagram in parts is forgotten",
+    ),
+    map::<u32, Probes>(
+        "PROBES",
+        MapKind::Hash,
+        Capacity::PATHS,
+        Writer::Agent,
+        "the paths that do not fit are not probed",
+    ),
+    map::<u32, PathHealth>(
+        "PATH_HEALTH",
+        MapKind::Hash,
+        Capacity::PATHS,
+        Writer::Kernel,
+        "nothing is known of further paths, so the first of a group is taken",
+    ),
+    map::<u32, u64>(
+        "PATH_UNPROVEN",
+        MapKind::PerCpuHash,
+        Capacity::PATH_GROUPS,
+        Writer::Kernel,
+        "further groups are not counted",
     ),
     map::<FlowKey, Flow>(
         "FLOWS",

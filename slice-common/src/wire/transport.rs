@@ -54,6 +54,15 @@ impl TcpFlags {
         }
     }
 
+    /// With every bit of `bits` turned over.
+    #[inline(always)]
+    pub const fn mixed_with(self, bits: u8) -> Self {
+        Self {
+            offset: self.offset ^ bits,
+            flags: self.flags ^ bits,
+        }
+    }
+
     /// 20..=60 in a sound header.
     #[inline(always)]
     pub const fn header_bytes(self) -> u32 {

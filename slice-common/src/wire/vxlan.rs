@@ -102,6 +102,12 @@ pub const fn header(tunnel: Tunnel, inner_bytes: u32) -> [u16; 25] {
     ]
 }
 
+/// The VXLAN header by itself.
+pub const fn header_alone(vni: Vni) -> [u8; 8] {
+    let vni = vni.number().to_be_bytes();
+    [FLAGS, 0, 0, 0, vni[1], vni[2], vni[3], 0]
+}
+
 /// What stands in a tunnel packet from the EtherType on, up to the transport header or options of the
 /// inner packet: 72 bytes in memory order, in words that the processor writes at once.
 #[inline(always)]

@@ -6,3 +6,5 @@ pub mod tunnel_ingress;
 pub mod underlay_filter;
 pub mod underlay_guard;
 pub mod underlay_ingress;
+pub mod underlay_probe;
+pub mod underlay_transit;

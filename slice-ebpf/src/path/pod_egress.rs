@@ -9,7 +9,7 @@ use slice_common::wire::ETHERNET_BYTES;
 use slice_common::wire::ipv4::Ipv4Header;
 
 use crate::maps;
-use crate::packet::Packet;
+use crate::packet::{Packet, unknown_zero};
 use crate::stage::parse::Headers;
 use crate::stage::policy::Conversation;
 use crate::stage::resolve::{Paths, Target};
@@ -43,7 +43,10 @@ fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
             policy::expect_reply(flow.slice, flow.slice_source, &headers);
             Some((headers, flow))
         }
-        None => judge(packet, ip, &settings, trace)?,
+        None => judge(packet, ip, &settings, trace)?.map(|(headers, flow)| {
+            let zero = unknown_zero(ip.identification() as u32);
+            (headers.as_any(zero), flow.as_any(zero))
+        }),
     };
     // It may go.
     match known {
@@ -193,7 +196,8 @@ fn to_path(
 fn tell_too_big(packet: Packet, headers: &Headers, mtu_bytes: u32) -> Result<Verdict, DropReason> {
     let endpoint = identity::pod_behind(packet.ifindex()).ok_or(DropReason::TooBig)?;
     let pod = resolve::pod_itself(endpoint).ok_or(DropReason::TooBig)?;
-    answer::fragmentation_needed(packet, headers, mtu_bytes)?;
+    let headers = parse::slice_packet(packet, headers.ip, ETHERNET_BYTES)?;
+    answer::fragmentation_needed(packet, &headers, mtu_bytes)?;
     match deliver::as_written(packet, pod.door())? {
         Verdict::Redirected(code) => Ok(Verdict::Answered(DropReason::TooBig, code)),
         verdict => Ok(verdict),

@@ -9,7 +9,7 @@ use slice_common::drop_reason::DropReason;
 
 use crate::maps;
 use crate::packet::Packet;
-use crate::stage::{integrity, parse, resolve, tunnel};
+use crate::stage::{integrity, parse, probe, resolve, tunnel};
 use crate::verdict::{Trace, Verdict, finish};
 
 #[classifier]
@@ -32,9 +32,10 @@ fn try_underlay_guard(packet: Packet, trace: &mut Trace) -> Result<Verdict, Drop
     let Some((ip, offset)) = parse::behind_tags(packet) else {
         return Ok(Verdict::Untouched);
     };
-    // Nobody else speaks to a tunnel.
+    // Nobody else speaks to a tunnel, but the prober, by what nobody else can know.
     if tunnel::is_to_tunnel_port(packet, &ip, offset, &settings) {
-        return Err(DropReason::ForgedUnderlay);
+        probe::check_own(packet, &ip, offset, &settings)?;
+        return Ok(Verdict::Untouched);
     }
     // Nor does a packet become one behind us that only passes through this node.
     if !packet.is_made_by_this_host() && ip.check(packet.len().saturating_sub(offset)).is_ok() {

@@ -4,11 +4,11 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Class, Direction, Flow, Settings};
+use slice_common::id::SliceId;
+use slice_common::layout::{CalledProgram, Class, Direction, Flow, Settings};
 use slice_common::policy::Ground;
 use slice_common::wire::ipv4::Ipv4Header;
 
-use crate::maps;
 use crate::packet::Packet;
 use crate::stage::parse::Headers;
 use crate::stage::policy::Conversation;
@@ -17,11 +17,16 @@ use crate::stage::{
     resolve, segment, tunnel,
 };
 use crate::verdict::{Trace, Verdict, finish};
+use crate::{health, maps};
 
 #[classifier]
 pub fn underlay_ingress(context: TcContext) -> i32 {
     let mut trace = Trace::UNKNOWN;
     let result = try_underlay_ingress(Packet::new(&context), &mut trace);
+    if let Ok(Verdict::CalledOn(program)) = result {
+        // Does not come back, if the agent put the program there.
+        maps::call(&context, program);
+    }
     finish(&context, trace, result)
 }
 
@@ -49,11 +54,36 @@ fn try_underlay_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, Dr
             trace.slice = flow.slice;
             let tos = tunnel::tos_after_pop(&outer, &headers.ip)?;
             policy::expect_reply(flow.slice, flow.slice_source, &headers);
+            health::note_heard(flow.proves());
             (headers, tos, flow)
         }
-        None => judge(packet, &outer, &settings, trace)?,
+        None => {
+            if let Some(program) = other_program(packet, &outer, &settings) {
+                return Ok(Verdict::CalledOn(program));
+            }
+            judge(packet, &outer, &settings, trace)?
+        }
     };
     hand_over(packet, &headers, tos, &flow)
+}
+
+/// Probes are for another program, and on a gateway packets for pods of other nodes; each asks all its
+/// questions itself.
+#[inline(always)]
+fn other_program(packet: Packet, outer: &Ipv4Header, settings: &Settings) -> Option<CalledProgram> {
+    let vni = tunnel::read(packet, outer).ok()?;
+    if vni.slice_number() == SliceId::PROBES {
+        return Some(CalledProgram::UnderlayProbe);
+    }
+    if settings.flags & Settings::GATEWAY == 0 {
+        return None;
+    }
+    let slice = maps::slice(vni.slice_number())?;
+    let ip = tunnel::inner(packet).ok()?;
+    if resolve::is_elsewhere(slice.table, ip.destination()) {
+        return Some(CalledProgram::UnderlayTransit);
+    }
+    None
 }
 
 #[inline(always)]
@@ -85,6 +115,8 @@ fn judge(
     let tos = tunnel::tos_after_pop(outer, &ip)?;
     // The peer may speak for the inner source, in this slice.
     let from = identity::delivered_source(slice.table, ip.source(), vni.slice_number(), peer)?;
+    let proves = health::watched_path(peer);
+    health::note_heard(proves);
     // The inner destination is a pod of this node, in this slice.
     let pod = resolve::local_pod(slice.table, ip.destination(), vni.slice_number())?;
     let conversation = Conversation {
@@ -129,7 +161,7 @@ fn judge(
         class,
         slice_source: ip.source(),
         path_group: from.path_group,
-        ..Flow::UNDECIDED.to_pod(pod.door())
+        ..Flow::UNDECIDED.to_pod(pod.door()).proving(proves)
     };
     let key = flow::from_peer(outer, vni, &headers);
     flow::keep(&key, &headers, ground, &flow);
@@ -151,7 +183,7 @@ fn hand_over(
     let mut headers = tunnel::pop(packet, headers, tos)?;
     // The pod's answers go back by this group, and must fit its path.
     if headers.tcp.negotiates()
-        && let Ok(path) = resolve::path_now(flow.path_group)
+        && let Ok(path) = resolve::path_back(flow.path_group)
     {
         segment::clamp_mss(packet, &headers, path_mtu::effective_bytes(path))?;
     }

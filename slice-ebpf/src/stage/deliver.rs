@@ -25,6 +25,12 @@ pub(crate) fn as_written(packet: Packet, door: Door) -> Result<Verdict, DropReas
     to_pod(packet, ip, door)
 }
 
+/// To a neighbour of the interface that it came by.
+#[inline(always)]
+pub(crate) fn back(packet: Packet) -> i32 {
+    packet.redirect_to_neighbour(packet.ifindex())
+}
+
 /// To the node at the other end of the path.
 #[inline(always)]
 pub(crate) fn to_path(packet: Packet, path: &Path) -> Verdict {

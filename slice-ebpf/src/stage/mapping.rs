@@ -5,7 +5,6 @@
 
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
-use slice_common::policy::PacketKind;
 use slice_common::wire::ipv4::Ipv4Header;
 use slice_common::wire::transport::{TCP, TCP_CHECKSUM_OFFSET, UDP, UDP_CHECKSUM_OFFSET};
 
@@ -43,10 +42,10 @@ fn replace_in_transport_checksum(
     from: Address,
     to: Address,
 ) -> Result<(), Refused> {
-    if from == to || headers.transport.kind == PacketKind::LaterFragment {
+    if from == to || headers.ip.is_later_fragment() {
         return Ok(());
     }
-    let (offset, change) = match headers.transport.protocol {
+    let (offset, change) = match headers.ip.protocol() {
         TCP => (TCP_CHECKSUM_OFFSET, ChecksumChange::TcpAddress),
         UDP => (UDP_CHECKSUM_OFFSET, ChecksumChange::UdpAddress),
         _ => return Ok(()),

@@ -16,6 +16,7 @@ pub(crate) mod outside;
 pub(crate) mod parse;
 pub(crate) mod path_mtu;
 pub(crate) mod policy;
+pub(crate) mod probe;
 pub(crate) mod resolve;
 pub(crate) mod segment;
 pub(crate) mod tunnel;

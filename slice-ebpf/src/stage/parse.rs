@@ -53,6 +53,27 @@ impl Headers {
     }
 }
 
+impl Headers {
+    /// The same, of whatever protocol as far as the verifier knows: see
+    /// [`unknown_zero`](crate::packet::unknown_zero). The kind of packet stays known, so nothing behind
+    /// may ask for it.
+    #[inline(always)]
+    pub(crate) fn as_any(mut self, zero: u32) -> Self {
+        const OFFSETS: u32 = 127;
+        let half = zero as u16;
+        self.ip = Ipv4Header(self.ip.0.map(|word| word ^ zero));
+        self.transport_offset = (self.transport_offset ^ zero) & OFFSETS;
+        self.transport.source_port =
+            Port::from_network_word(self.transport.source_port.network_word() ^ half);
+        self.transport.destination_port =
+            Port::from_network_word(self.transport.destination_port.network_word() ^ half);
+        self.tcp = self.tcp.mixed_with(zero as u8);
+        self.gso_bytes ^= zero;
+        self.present_bytes ^= zero;
+        self
+    }
+}
+
 /// Whether the frame is untagged IPv4: the only kind that our programs carry. A tag would survive a
 /// redirect and choose the VLAN on the other side.
 #[inline(always)]

@@ -65,6 +65,22 @@ pub(crate) fn expect_reply(slice: u32, source: Address, sent: &Headers) {
     }
 }
 
+/// Judges a packet that only passes through: one that begins something needs the forward rule, any other
+/// the rule of either direction. Both ends ask for more; what they remember of exchanges no gateway needs
+/// to know, so each may stand in for another.
+#[inline(always)]
+pub(crate) fn judge_in_transit(conversation: &Conversation) -> Result<(), DropReason> {
+    if allows(forward_rule(conversation)) {
+        return Ok(());
+    }
+    if conversation.transport.kind.may_pass_by_mirrored_rule()
+        && allows(mirrored_rule(conversation))
+    {
+        return Ok(());
+    }
+    Err(DropReason::PolicyDenied)
+}
+
 #[inline(always)]
 fn forward_rule(conversation: &Conversation) -> Option<u32> {
     maps::policy_verdict(PolicyKey {

@@ -5,7 +5,7 @@ use slice_common::drop_reason::DropReason;
 use slice_common::id::TableId;
 use slice_common::layout::{Endpoint, LocalEndpoint, Path, PathGroup, Route, RouteKind};
 
-use crate::maps;
+use crate::{health, maps};
 
 /// Where a packet goes next.
 #[derive(Clone, Copy)]
@@ -74,6 +74,30 @@ pub(crate) fn local_pod(
     }
 }
 
+/// Whether an address is behind another node, in whichever slice.
+#[inline(always)]
+pub(crate) fn is_elsewhere(table: u32, address: Address) -> bool {
+    match maps::route(table, address) {
+        Some(route) => matches!(RouteKind::from_number(route.kind), RouteKind::Via),
+        None => false,
+    }
+}
+
+/// The route that a tunnel packet of `slice` follows from a gateway.
+#[inline(always)]
+pub(crate) fn onward(
+    table: u32,
+    address: Address,
+    slice: u32,
+) -> Result<&'static Route, DropReason> {
+    let route = maps::route(table, address).ok_or(DropReason::NoRoute)?;
+    if route.slice == slice {
+        Ok(route)
+    } else {
+        Err(DropReason::WrongSlice)
+    }
+}
+
 /// The slice of an address that is not on this node.
 #[inline(always)]
 pub(crate) fn slice_elsewhere(address: Address) -> Option<u32> {
@@ -93,9 +117,16 @@ pub(crate) fn pod_itself(endpoint: &Endpoint) -> Option<&'static LocalEndpoint> 
 /// The path of a group that a packet takes now.
 #[inline(always)]
 pub(crate) fn path_now(path_group: u32) -> Result<&'static Path, DropReason> {
+    path(health::choose(path_group, group(path_group)?))
+}
+
+/// The first path of a group that answers take, for its MTU.
+#[inline(always)]
+pub(crate) fn path_back(path_group: u32) -> Result<&'static Path, DropReason> {
     path(group(path_group)?.paths[0])
 }
 
+/// The path that a packet to `path_group` takes now.
 #[inline(always)]
 fn paths(path_group: u32) -> Result<Paths, DropReason> {
     let group = group(path_group)?;

@@ -5,7 +5,7 @@ use slice_common::wire::mss::{self, Step};
 use slice_common::wire::transport::{TCP_CHECKSUM_OFFSET, TCP_HEADER_BYTES};
 use slice_common::wire::vxlan;
 
-use crate::packet::{ChecksumChange, Packet};
+use crate::packet::{ChecksumChange, Packet, unknown_zero};
 use crate::stage::parse::Headers;
 
 /// An IPv4 packet cannot say more, whatever carries it.
@@ -68,31 +68,40 @@ pub(crate) fn clamp_mss(
 /// # Verifier
 /// Options have variable lengths, so the offset after `n` steps has as many values as there are ways
 /// to step there, and the verifier would walk them all. `unknown_zero` makes every offset "0..=63" to it:
-/// one state per step.
+/// one state per step. And it would walk all that follows once for every step at which the search can end,
+/// so the search never ends early: what was found is kept to the last step.
 #[inline(always)]
 fn find_mss(packet: Packet, headers: &Headers) -> Option<u32> {
     let options_bytes = headers.tcp.header_bytes().saturating_sub(TCP_HEADER_BYTES);
-    let start = headers.transport_offset + TCP_HEADER_BYTES;
+    // Linux 6.1 forgets the bound of what the compiler puts on the stack and loads back with its neighbour.
+    let offset = core::hint::black_box(headers.transport_offset) & TRANSPORT_OFFSET_BITS;
+    let start = offset + TCP_HEADER_BYTES;
     packet.make_readable(start + mss::OPTIONS_MAX);
     let unknown_zero = unknown_zero(options_bytes);
-    let mut at = 0;
-    for _ in 0..mss::OPTIONS_MAX {
+    let (mut at, mut found) = (0, NOWHERE);
+    for _ in 0..mss::STEPS_MAX {
         at = (at ^ unknown_zero) & 63;
-        if at + 4 > options_bytes {
-            return None;
-        }
-        match mss::step(packet.load::<[u8; 2]>(start + at)?) {
-            Step::Found => return Some(start + at + 2),
+        found ^= unknown_zero;
+        // Behind the last option there is none, and the search stays there.
+        let step = match packet.load::<[u8; 2]>(start + at) {
+            Some(option) if at + 4 <= options_bytes => mss::step(option),
+            Some(_) | None => Step::End,
+        };
+        match step {
+            Step::Found => {
+                found = at;
+                at = mss::OPTIONS_MAX;
+            }
             // An option that claims more than there is would lead back among them by the mask.
             Step::Skip(bytes) if at + bytes <= options_bytes => at += bytes,
-            Step::Skip(_) | Step::End => return None,
+            Step::Skip(_) | Step::End => at = mss::OPTIONS_MAX,
         }
     }
-    None
+    let found = found ^ unknown_zero;
+    (found != NOWHERE).then_some(start + (found & 63) + 2)
 }
 
-/// A zero that neither LLVM nor the verifier knows to be one.
-#[inline(always)]
-fn unknown_zero(any: u32) -> u32 {
-    core::hint::black_box(any) ^ core::hint::black_box(any)
-}
+const NOWHERE: u32 = u32::MAX;
+
+/// A transport header begins at 124 at most: Ethernet, the tunnel's headers, and the longest of IPv4.
+const TRANSPORT_OFFSET_BITS: u32 = 127;

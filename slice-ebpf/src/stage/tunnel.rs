@@ -6,7 +6,7 @@ use slice_common::id::{TrafficClass, Vni};
 use slice_common::layout::{Class, Path, Settings};
 use slice_common::wire::ecn::{self, Ecn};
 use slice_common::wire::ipv4::{self, Ipv4Header};
-use slice_common::wire::transport::UDP_HEADER_BYTES;
+use slice_common::wire::transport::{UDP_CHECKSUM_OFFSET, UDP_HEADER_BYTES};
 use slice_common::wire::vxlan::{self, Tunnel};
 use slice_common::wire::{ETHERNET_BYTES, ETHERTYPE_IPV4};
 
@@ -113,8 +113,40 @@ pub(crate) fn push(
         tos: ecn::outer_tos(class.dscp, headers.ip.tos()),
     };
     packet.store(ETHERTYPE_OFFSET, &vxlan::encapsulated(tunnel, headers.ip))?;
-    // What `underlay_guard` asks for.
+    mark(packet, settings);
+    Ok(())
+}
+
+/// Marks a tunnel packet that the programs of this node made: `underlay_guard` asks for it.
+#[inline(always)]
+pub(crate) fn mark(packet: Packet, settings: &Settings) {
     packet.set_mark(settings.tunnel_mark);
+}
+
+/// Takes one from the inner packet's time to live, which is 2 or more.
+#[inline(always)]
+pub(crate) fn take_hop(packet: Packet, headers: &Headers) -> Result<(), DropReason> {
+    let (ttl, protocol) = (headers.ip.ttl(), headers.ip.protocol());
+    let from = u16::from_ne_bytes([ttl, protocol]);
+    let to = u16::from_ne_bytes([ttl.wrapping_sub(1), protocol]);
+    let checksum = headers.ip_offset + ipv4::CHECKSUM_OFFSET;
+    packet.replace_header_checksum(checksum, from as u32, to as u32, 2)?;
+    packet.store(headers.ip_offset + ipv4::TTL_OFFSET, &to)?;
+    Ok(())
+}
+
+/// Addresses a tunnel packet to the other end of the path, in place. What the sender of the tunnel says
+/// about class, congestion and flow stays.
+#[inline(always)]
+pub(crate) fn readdress(packet: Packet, outer: &Ipv4Header, path: &Path) -> Result<(), DropReason> {
+    let total_bytes = outer.total_bytes() as u16;
+    let header = ipv4::tunnel_header(path.local, path.remote, outer.tos(), total_bytes);
+    packet.store(ETHERNET_BYTES, &header)?;
+    // A checksum that covers the old addresses.
+    let checksum = UDP_OFFSET + UDP_CHECKSUM_OFFSET;
+    if packet.load::<u16>(checksum) != Some(0) {
+        packet.store_summed(checksum, &0u16)?;
+    }
     Ok(())
 }
 

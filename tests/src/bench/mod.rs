@@ -7,6 +7,7 @@
 pub mod bed;
 pub mod checks;
 pub mod counters;
+pub mod failover;
 pub mod load;
 mod plot;
 pub mod programs;
@@ -26,6 +27,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 
 use bed::ground::Ground;
 use bed::{Bed, Variant, service_rules};
+use failover::FailoverArgs;
 use load::Run;
 use programs::EmptyPrograms;
 use report::{Machine, Report, Round};
@@ -47,6 +49,8 @@ pub struct BenchArgs {
 enum What {
     /// The way of a packet: round trips, rates and streams, each as a ratio to the kernel's own ways
     Path(PathArgs),
+    /// Gateways that die and links that are cut: how long traffic is away
+    Failover(FailoverArgs),
 }
 
 /// Arguments of `slice-lab bench path`.
@@ -92,7 +96,10 @@ fn case_keys() -> PossibleValuesParser {
 /// or a figure is void, 3 when noise left one unresolved, 128 and its number when a signal ended it. The
 /// figures that there are get written in any case.
 pub fn run(args: &BenchArgs) -> Result<u8> {
-    let What::Path(args) = &args.what;
+    let args = match &args.what {
+        What::Path(args) => args,
+        What::Failover(args) => return failover::run(args),
+    };
     let figures = args.json.as_deref().map(JsonFile::checked).transpose()?;
     let mut report = Report::default();
     let measured = fill(args, &mut report);
@@ -137,7 +144,7 @@ fn fill(args: &PathArgs, report: &mut Report) -> Result<()> {
         );
     }
     let ground = Ground::take(args.wait)?;
-    let beds = build_beds(&ground, cpu, &agent(args)?)?;
+    let beds = build_beds(&ground, cpu, &agent_beside(args.agent.as_deref())?)?;
     for case in CASES.iter().filter(|case| args.wants(case)) {
         let rounds = measure(case, &beds, args.rounds.unwrap_or(case.rounds), cpu)?;
         report.add_rounds(case, rounds);
@@ -156,9 +163,10 @@ fn fill(args: &PathArgs, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn agent(args: &PathArgs) -> Result<PathBuf> {
-    let agent = match &args.agent {
-        Some(agent) => agent.clone(),
+/// The agent that was named, or the one beside this program.
+fn agent_beside(named: Option<&Path>) -> Result<PathBuf> {
+    let agent = match named {
+        Some(agent) => agent.to_owned(),
         None => std::env::current_exe()?.with_file_name("slice-agent"),
     };
     std::path::absolute(agent).context("--agent")

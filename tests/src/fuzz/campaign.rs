@@ -222,6 +222,7 @@ fn add(expected: &mut Change, forecast: &Forecast) {
     expected.remembered.extend(forecast.remembered);
     expected.first_fragments.extend(forecast.noted);
     expected.narrowed.extend(forecast.narrowed);
+    expected.paths.extend(forecast.path);
 }
 
 fn complaint_about_maps(

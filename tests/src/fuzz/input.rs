@@ -4,6 +4,7 @@ use slice_common::drop_reason::DropReason;
 use slice_common::layout::{CounterKey, DropKey, FirstFragment, FragmentKey, PathEnds, ReplyKey};
 
 use crate::testrun::Program;
+use crate::testrun::state::PathNote;
 
 /// What goes in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct Forecast {
     pub noted: Option<(FragmentKey, FirstFragment)>,
     /// The path that takes no more than so many bytes from now on.
     pub narrowed: Option<(PathEnds, u32)>,
+    /// What is noted of a path.
+    pub path: Option<(u32, PathNote)>,
 }
 
 impl Forecast {
@@ -58,6 +61,7 @@ impl Forecast {
             remembered: None,
             noted: None,
             narrowed: None,
+            path: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use aya::programs::SchedClassifier;
 use aya::{TestRun as _, TestRunOptions};
-use slice_common::layout::{FirstFragment, FragmentKey, LearntMtu, PathEnds, ReplyKey};
+use slice_common::layout::{FirstFragment, FragmentKey, LearntMtu, PathEnds, PathHealth, ReplyKey};
 
 use super::input::Input;
 use crate::testrun::exchange::{
@@ -100,7 +100,8 @@ pub(super) fn state(world: &World) -> Result<(State, u64)> {
     Ok((State::read(world.object())?, kernel_time_ns()?))
 }
 
-/// Leaves these records of questions and no others, no first parts of datagrams, and no word of routers.
+/// Leaves these records of questions and no others, no first parts of datagrams, and nothing known of
+/// paths.
 pub(super) fn set_records(
     world: &mut World,
     present: &State,
@@ -116,6 +117,9 @@ pub(super) fn set_records(
         world.remove::<PathEnds, LearntMtu>("PATH_MTU", *key)?;
     }
     world.set_mtus_hold_until(0)?;
+    for path in present.health.keys() {
+        world.remove::<u32, PathHealth>("PATH_HEALTH", *path)?;
+    }
     for (key, until_ns) in replies {
         world.insert("REPLIES", *key, *until_ns)?;
     }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use slice_common::id::PathGroupId;
 use slice_common::layout::{
     Class, ClassKey, Encapsulation, Endpoint, LocalEndpoint, Path, PathGroup, Peer, PolicyEntry,
-    PolicyKey, ReplyKey, Route, RouteKey,
+    PolicyKey, Probes, ReplyKey, Route, RouteKey, SentProbe,
 };
 
 use super::tables::{HERE, Tables, VIA};
@@ -208,7 +208,8 @@ pub(super) fn add_nodes(tables: &mut Tables, world: &World) -> Result<()> {
             encapsulation: Encapsulation::Vxlan.number(),
             port: 6085u16.to_be(),
             reserved: 0,
-            reserved_64: 0,
+            cluster: cluster(node.cluster),
+            reserved_32: 0,
         };
         tables.paths.push((node.path(), path));
         let group = group(1, node.path());
@@ -220,6 +221,7 @@ pub(super) fn add_nodes(tables: &mut Tables, world: &World) -> Result<()> {
         };
         let peer = peer(&node, member);
         tables.peers.push((node.address, peer));
+        tables.probes.push((node.path(), probes(node.address)));
     }
     tables.peers.push((NOT_ENTITLED, peer(&WIDE, 1)));
     tables
@@ -229,6 +231,24 @@ pub(super) fn add_nodes(tables: &mut Tables, world: &World) -> Result<()> {
         .groups
         .push((nowhere("dangling"), group(1, nowhere("path"))));
     Ok(())
+}
+
+/// The last probes that were sent to a node.
+fn probes(address: [u8; 4]) -> Probes {
+    let sent = |at: usize| SentProbe {
+        nonce: nonce(address, at),
+        sent_ns: 1 + at as u64,
+    };
+    Probes {
+        newest_ns: Probes::KEPT as u64,
+        since_ns: 1,
+        sent: std::array::from_fn(sent),
+    }
+}
+
+/// The nonce of one of them.
+pub(super) fn nonce(address: [u8; 4], at: usize) -> u64 {
+    u64::from(u32::from_be_bytes(address)) << 8 | at as u64
 }
 
 fn group(count: u32, first: u32) -> PathGroup {
@@ -243,6 +263,8 @@ fn peer(node: &Node, member: u64) -> Peer {
         group: node.peer_group(),
         cluster: cluster(node.cluster),
         member,
+        path: node.path(),
+        flags: 0,
     }
 }
 

@@ -5,7 +5,7 @@ use anyhow::Result;
 use slice_common::address::Address;
 use slice_common::layout::{
     Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideEntry, OutsideKey, OutsideWay, Path,
-    PathGroup, Peer, PolicyEntry, PolicyKey, Route, RouteKey, RouteKind, Settings, Slice,
+    PathGroup, Peer, PolicyEntry, PolicyKey, Probes, Route, RouteKey, RouteKind, Settings, Slice,
 };
 
 use super::places::{self, HALF_ATTACHED, OTHER_TABLE, UPSTAIRS};
@@ -31,6 +31,7 @@ pub struct Tables {
     pub peers: Vec<([u8; 4], Peer)>,
     pub groups: Vec<(u32, PathGroup)>,
     pub paths: Vec<(u32, Path)>,
+    pub probes: Vec<(u32, Probes)>,
     pub node_addresses: Vec<[u8; 4]>,
 }
 
@@ -42,7 +43,7 @@ impl Tables {
                 generation: 0,
                 underlay_address: Address::UNSPECIFIED,
                 tunnel_port: 0,
-                reserved: 0,
+                flags: 0,
                 tunnel_mark: 0,
                 detour_secret: [0; 4],
                 underlay_mac: [0; 6],
@@ -58,6 +59,7 @@ impl Tables {
             peers: Vec::new(),
             groups: Vec::new(),
             paths: Vec::new(),
+            probes: Vec::new(),
             node_addresses: Vec::new(),
         }
     }
@@ -71,7 +73,7 @@ impl Tables {
                 generation: 1,
                 underlay_address: address(EAST_1),
                 tunnel_port: 6085u16.to_be(),
-                reserved: 0,
+                flags: Settings::GATEWAY,
                 tunnel_mark: TUNNEL_MARK,
                 detour_secret: detour_secret(),
                 underlay_mac: NIC_MAC,
@@ -133,6 +135,9 @@ impl Tables {
         }
         for (number, path) in &self.paths {
             world.insert("PATHS", *number, *path)?;
+        }
+        for (path, probes) in &self.probes {
+            world.insert("PROBES", *path, *probes)?;
         }
         for node in &self.node_addresses {
             world.insert("NODE_ADDRESSES", address(*node).network_word(), 1u32)?;

@@ -8,8 +8,8 @@ use slice_agent::apply::pins::Pins;
 use slice_common::address::Address;
 use slice_common::layout::{
     Class, ClassKey, Endpoint, FirstFragment, FragmentKey, LocalEndpoint, LocalKey, OutsideEntry,
-    OutsideKey, Path, PathGroup, Peer, PolicyEntry, PolicyKey, ReplyKey, Route, RouteKey, Settings,
-    Slice,
+    OutsideKey, Path, PathGroup, Peer, PolicyEntry, PolicyKey, Probes, ReplyKey, Route, RouteKey,
+    Settings, Slice,
 };
 
 use crate::fuzz::Tables;
@@ -60,6 +60,7 @@ pub(super) fn of_node(node: &Node, devices: &BTreeMap<u32, (&'static str, Mac)>)
             .collect(),
         groups: list(maps.entries::<u32, PathGroup>("PATH_GROUPS")?),
         paths: list(maps.entries::<u32, Path>("PATHS")?),
+        probes: list(maps.entries::<u32, Probes>("PROBES")?),
         node_addresses: node_addresses.into_keys().map(octets).collect(),
     })
 }

@@ -14,7 +14,7 @@ use slice_common::reply;
 
 use super::actors::{TUNNEL_MARK, cluster};
 use super::early;
-use super::state::{Change, State};
+use super::state::{Change, PathNote, State};
 use super::world::World;
 use crate::packet::{describe, describe_difference, faults};
 
@@ -151,6 +151,27 @@ impl Expected {
     /// The path takes no more than so many bytes from now on.
     pub fn narrowed(mut self, path: PathEnds, mtu_bytes: u32) -> Self {
         self.change.narrowed.insert(path, mtu_bytes);
+        self
+    }
+
+    /// Nothing more comes of the packet, and it is no drop.
+    pub fn taken() -> Self {
+        Self {
+            code: DROP,
+            frame: None,
+            change: Change::default(),
+        }
+    }
+
+    /// This is noted of a path.
+    pub fn noted_path(mut self, path: u32, note: PathNote) -> Self {
+        self.change.paths.insert((path, note));
+        self
+    }
+
+    /// The packet took a path of this group that nothing proves.
+    pub fn unproven(mut self, group: u32) -> Self {
+        self.change.unproven.insert(group, 1);
         self
     }
 
@@ -320,6 +341,11 @@ impl Sent<'_> {
         let longer_by = outcome.frame.len().saturating_sub(self.frame.len());
         match self.program {
             Program::PodEgress if longer_by == TUNNEL_BYTES => TUNNEL_MARK,
+            Program::UnderlayIngress
+                if outcome.code == REDIRECT && is_tunnelled(&outcome.frame) =>
+            {
+                TUNNEL_MARK
+            }
             Program::UnderlayGuard if self.mark == TUNNEL_MARK => 0,
             _ => self.mark,
         }
@@ -467,6 +493,11 @@ fn name_of(code: i32) -> String {
         REDIRECT => "redirect (7)".to_owned(),
         other => format!("{other}"),
     }
+}
+
+/// Whether a frame that came out of `underlay_ingress` is for another node.
+fn is_tunnelled(frame: &[u8]) -> bool {
+    frame[23] == 17 && frame[36..38] == 6085u16.to_be_bytes()
 }
 
 pub(crate) fn word(bytes: &[u8; CONTEXT_BYTES], at: usize) -> u32 {

@@ -12,7 +12,7 @@ mod devices;
 pub(crate) mod early;
 pub(crate) mod exchange;
 mod scenes;
-mod state;
+pub(crate) mod state;
 mod suite;
 mod world;
 

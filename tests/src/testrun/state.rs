@@ -8,16 +8,18 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, PerCpuHashMap};
 use slice_common::drop_reason::DropReason;
 use slice_common::layout::{
-    Counter, CounterKey, DropKey, FirstFragment, FragmentKey, LearntMtu, MAPS, PathEnds, ReplyKey,
-    Writer,
+    Counter, CounterKey, DropKey, FirstFragment, FragmentKey, LearntMtu, MAPS, PathEnds,
+    PathHealth, ReplyKey, Writer,
 };
 
 /// The maps that this file reads; a new one that programs write must be added here.
-const READ_HERE: [&str; 6] = [
+const READ_HERE: [&str; 8] = [
     "REPLIES",
     "FRAGMENTS",
     "PATH_MTU",
     "PATH_MTU_UNTIL",
+    "PATH_HEALTH",
+    "PATH_UNPROVEN",
     "COUNTERS",
     "DROPS",
 ];
@@ -35,6 +37,21 @@ pub struct State {
     pub path_mtu: BTreeMap<PathEnds, LearntMtu>,
     /// Kernel nanoseconds; 0: nothing is learnt.
     pub path_mtu_until_ns: u64,
+    /// By path.
+    pub health: BTreeMap<u32, PathHealth>,
+    /// By path group.
+    pub unproven: BTreeMap<u32, u64>,
+}
+
+/// What a packet can tell of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathNote {
+    Heard,
+    Answered,
+    Sent,
+    /// Sent into before, silent, and no longer taken.
+    Left,
+    Reflected,
 }
 
 /// What one packet changed.
@@ -48,6 +65,10 @@ pub struct Change {
     pub first_fragments: BTreeMap<FragmentKey, FirstFragment>,
     /// Paths that turned out to take no more than so many bytes.
     pub narrowed: BTreeMap<PathEnds, u32>,
+    /// What was noted of paths.
+    pub paths: BTreeSet<(u32, PathNote)>,
+    /// Packets that took an unproven path, by path group.
+    pub unproven: BTreeMap<u32, u64>,
     /// Anything that programs must never do, such as a counter that went down.
     pub impossible: Vec<String>,
 }
@@ -104,6 +125,16 @@ impl State {
         }
         let until: Array<_, u64> = map(object, "PATH_MTU_UNTIL")?.try_into()?;
         state.path_mtu_until_ns = until.get(&0, 0).context("PATH_MTU_UNTIL")?;
+        let health: HashMap<_, u32, PathHealth> = map(object, "PATH_HEALTH")?.try_into()?;
+        for entry in health.iter() {
+            let (path, health) = entry.context("PATH_HEALTH")?;
+            state.health.insert(path, health);
+        }
+        let unproven: PerCpuHashMap<_, u32, u64> = map(object, "PATH_UNPROVEN")?.try_into()?;
+        for entry in unproven.iter() {
+            let (group, values) = entry.context("PATH_UNPROVEN")?;
+            state.unproven.insert(group, values.iter().sum());
+        }
         Ok(state)
     }
 
@@ -134,7 +165,17 @@ impl State {
             learnt.remove(key).context("PATH_MTU")?;
         }
         let mut until: Array<_, u64> = map_mut(object, "PATH_MTU_UNTIL")?.try_into()?;
-        until.set(0, 0, 0).context("PATH_MTU_UNTIL")
+        until.set(0, 0, 0).context("PATH_MTU_UNTIL")?;
+        let mut health: HashMap<_, u32, PathHealth> = map_mut(object, "PATH_HEALTH")?.try_into()?;
+        for path in state.health.keys() {
+            health.remove(path).context("PATH_HEALTH")?;
+        }
+        let mut unproven: PerCpuHashMap<_, u32, u64> =
+            map_mut(object, "PATH_UNPROVEN")?.try_into()?;
+        for group in state.unproven.keys() {
+            unproven.remove(group).context("PATH_UNPROVEN")?;
+        }
+        Ok(())
     }
 
     /// What happened between `self` and `later`.
@@ -196,6 +237,16 @@ impl State {
                 change.narrowed.insert(*ends, learnt.mtu);
             }
         }
+        for (path, new) in &later.health {
+            let old = self.health.get(path).unwrap_or(&PathHealth::NOTHING);
+            change.paths.extend(notes(*path, old, new));
+        }
+        for (group, new) in &later.unproven {
+            let old = self.unproven.get(group).unwrap_or(&0);
+            if new != old {
+                change.unproven.insert(*group, new - old);
+            }
+        }
         change
     }
 }
@@ -227,6 +278,12 @@ impl Change {
         for (ends, mtu) in &self.narrowed {
             let _ = writeln!(text, "  {ends:?} takes {mtu} bytes");
         }
+        for (path, note) in &self.paths {
+            let _ = writeln!(text, "  path {path}: {note:?}");
+        }
+        for (group, packets) in &self.unproven {
+            let _ = writeln!(text, "  path group {group}: {packets} unproven");
+        }
         for line in &self.impossible {
             let _ = writeln!(text, "  IMPOSSIBLE: {line}");
         }
@@ -236,6 +293,18 @@ impl Change {
             text
         }
     }
+}
+
+fn notes(path: u32, old: &PathHealth, new: &PathHealth) -> Vec<(u32, PathNote)> {
+    let changed = [
+        (old.heard_ns != new.heard_ns, PathNote::Heard),
+        (old.answered_ns != new.answered_ns, PathNote::Answered),
+        (old.sent_ns < new.sent_ns, PathNote::Sent),
+        (old.sent_ns > new.sent_ns, PathNote::Left),
+        (old.reflected != new.reflected, PathNote::Reflected),
+    ];
+    let changed = changed.into_iter().filter(|(is_changed, _)| *is_changed);
+    changed.map(|(_, note)| (path, note)).collect()
 }
 
 pub(super) fn map<'a>(object: &'a Ebpf, name: &str) -> Result<&'a aya::maps::Map> {

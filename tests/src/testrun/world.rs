@@ -2,13 +2,13 @@
 
 use anyhow::{Context, Result, bail};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData};
-use aya::programs::Program as Loaded;
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, ProgramArray};
+use aya::programs::{Program as Loaded, SchedClassifier};
 use aya::{Ebpf, EbpfLoader, Pod as Plain};
 use slice_common::layout::{
-    Capacity, Class, ClassKey, Encapsulation, Endpoint, LocalEndpoint, LocalKey, MAPS, MapSpec,
-    OutsideEntry, OutsideKey, OutsideWay, Path, PathGroup, Peer, PolicyEntry, PolicyKey,
-    PolicyVerdict, Route, RouteKey, RouteKind, Settings, Slice, Writer,
+    CalledProgram, Capacity, Class, ClassKey, Encapsulation, Endpoint, LocalEndpoint, LocalKey,
+    MAPS, MapSpec, OutsideEntry, OutsideKey, OutsideWay, Path, PathGroup, Peer, PolicyEntry,
+    PolicyKey, PolicyVerdict, Probes, Route, RouteKey, RouteKind, Settings, Slice, Writer,
 };
 
 use super::actors::*;
@@ -22,6 +22,8 @@ pub struct World {
     object: Ebpf,
     devices: Devices,
     programs: Vec<LoadedProgram>,
+    /// Forgets its programs when nobody has it open.
+    _called: ProgramArray<MapData>,
 }
 
 /// A program that the kernel accepted.
@@ -61,8 +63,20 @@ impl World {
                 verified_instructions,
             });
         }
+        let mut called: ProgramArray<_> = object
+            .take_map("PROGRAMS")
+            .context("the object has no map PROGRAMS")?
+            .try_into()?;
+        for program in CalledProgram::ALL {
+            let loaded: &SchedClassifier = object
+                .program(program.name())
+                .with_context(|| format!("the object has no program {}", program.name()))?
+                .try_into()?;
+            called.set(program.number(), loaded.fd()?, 0)?;
+        }
         let mut world = Self {
             object,
+            _called: called,
             devices: Devices::create()?,
             programs,
         };
@@ -77,6 +91,7 @@ impl World {
     /// Puts every map back to how scenes find it.
     pub fn reset(&mut self) -> Result<()> {
         State::clear(&mut self.object)?;
+        self.forget_probes()?;
         self.fill_paths()?;
         self.fill_slices()?;
         self.fill_pods()?;
@@ -204,12 +219,22 @@ impl World {
         &mut self.object
     }
 
+    fn forget_probes(&mut self) -> Result<()> {
+        let mut probes: HashMap<_, u32, Probes> =
+            map_mut(&mut self.object, "PROBES")?.try_into()?;
+        let paths: Vec<u32> = probes.keys().collect::<Result<_, _>>()?;
+        for path in paths {
+            probes.remove(&path)?;
+        }
+        Ok(())
+    }
+
     fn fill_paths(&mut self) -> Result<()> {
         let settings = Settings {
             generation: 1,
             underlay_address: address(EAST_1),
             tunnel_port: 6085u16.to_be(),
-            reserved: 0,
+            flags: 0,
             tunnel_mark: TUNNEL_MARK,
             detour_secret: detour_secret(),
             underlay_mac: NIC_MAC,
@@ -226,7 +251,8 @@ impl World {
                 encapsulation: Encapsulation::Vxlan.number(),
                 port: 6085u16.to_be(),
                 reserved: 0,
-                reserved_64: 0,
+                cluster: cluster(node.cluster),
+                reserved_32: 0,
             };
             self.insert("PATHS", node.path(), path)?;
             let group = PathGroup {
@@ -238,6 +264,8 @@ impl World {
                 group: node.peer_group(),
                 cluster: cluster(node.cluster),
                 member: 1,
+                path: node.path(),
+                flags: 0,
             };
             self.insert("PEERS", address(node.address).network_word(), peer)?;
         }

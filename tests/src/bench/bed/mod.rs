@@ -4,6 +4,7 @@
 //! and the same names, addresses, MTU, queues and offloads in them; only the way from node to node
 //! differs. So nothing is switched between two measurements.
 
+pub mod agent;
 pub mod ground;
 pub mod service_rules;
 mod slice;
@@ -113,7 +114,7 @@ impl Bed {
     /// Where each node's programs are pinned, if the variant has any.
     pub fn bpffs(&self) -> Option<[PathBuf; 2]> {
         let is_ours = matches!(self.variant, Variant::Ours | Variant::OursWithoutPortOwner);
-        is_ours.then(|| self.nodes.each_ref().map(slice::bpffs))
+        is_ours.then(|| self.nodes.each_ref().map(agent::bpffs))
     }
 
     /// Wire mode: the NICs cut what they send to the link's size, as a NIC without offload for tunnels

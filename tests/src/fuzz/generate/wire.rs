@@ -2,6 +2,7 @@
 
 use super::{Flow, Generator, OTHER_MARK, Speaker};
 use crate::fuzz::input::Input;
+use crate::fuzz::places::nonce;
 use crate::packet::{Checksum, Icmp, Ipv4, Mac, Tcp, Udp, Vxlan};
 use crate::testrun::Program;
 use crate::testrun::actors::*;
@@ -97,6 +98,9 @@ impl Generator {
         if node.is_none() && self.random.percent(3) {
             return self.router_complains();
         }
+        if self.random.percent(3) {
+            return self.probe_arrives(pod);
+        }
         let remote = self.any_remote(pod.slice);
         let said_by_both =
             |flow: &Flow| flow.from == remote.address && flow.to == pod.slice_address;
@@ -106,6 +110,10 @@ impl Generator {
             to: pod.slice_address,
             ports: self.any_ports(),
         });
+        if self.random.percent(30) {
+            // For a gateway.
+            flow.to = self.any_remote(pod.slice).address;
+        }
         if self.random.percent(6) {
             flow.from = self.any_address();
         }
@@ -123,7 +131,10 @@ impl Generator {
             1 => self.cast.overlapping,
             _ => pod.slice,
         };
-        let inner = self.packet(flow);
+        let mut inner = self.packet(flow);
+        if self.random.percent(2) {
+            inner = inner.ttl(self.random.pick(&[0, 1, 1, 2]));
+        }
         let tunnel = Vxlan::between(from, pod.node).slice(slice, self.random.byte() & 7);
         let tunnel = self.twist_tunnel(tunnel.carry(&inner));
         let to = match self.random.below(25) {
@@ -218,6 +229,36 @@ impl Generator {
         }
     }
 
+    /// A probe or an answer, mostly from a peer.
+    fn probe_arrives(&mut self, pod: &Speaker) -> Input {
+        let from = self.any_peer();
+        let tunnel = self.probe(from, pod.node, from);
+        Input {
+            program: Program::UnderlayIngress,
+            device: NIC,
+            came_in_by: None,
+            gso_bytes: self.segments(),
+            mark: OTHER_MARK,
+            frame: tunnel.frame(NIC_MAC, ROUTER_MAC),
+        }
+    }
+
+    /// A probe with a nonce that was sent to `asked`, mostly.
+    fn probe(&mut self, from: [u8; 4], to: [u8; 4], asked: [u8; 4]) -> Vxlan {
+        let nonce = nonce(asked, self.random.below(5));
+        let mut body = vec![1, self.random.pick(&[1, 1, 2, 2, 2, 0, 3]), 0, 0];
+        body.extend(nonce.to_ne_bytes());
+        body.resize(self.random.pick(&[12, 12, 13, 60, 400, 11]), 0);
+        let ethertype = self
+            .random
+            .pick(&[0x88b5, 0x88b5, 0x88b5, 0x88b5, 0x0800, 0x88b6]);
+        let tunnel = Vxlan::between(from, to)
+            .slice(0x1f_ffff, self.random.byte() & 7)
+            .inner_ethertype(ethertype)
+            .carry_bytes(body);
+        self.twist_tunnel(tunnel)
+    }
+
     /// Faults and rarities of the tunnel's headers.
     fn twist_tunnel(&mut self, tunnel: Vxlan) -> Vxlan {
         let tunnel = if self.random.percent(40) {
@@ -270,7 +311,10 @@ impl Generator {
             ports: self.any_ports(),
         };
         let inner = self.packet(flow);
-        let frame = if self.random.percent(50) {
+        let frame = if self.random.percent(10) {
+            let to = self.any_peer();
+            self.probe(EAST_1, to, to).frame(ROUTER_MAC, NIC_MAC)
+        } else if self.random.percent(50) {
             let to = self.any_peer();
             let tunnel = Vxlan::between(EAST_1, to).slice(KAFKA.id, 0).carry(&inner);
             self.twist_tunnel(tunnel).frame(ROUTER_MAC, NIC_MAC)

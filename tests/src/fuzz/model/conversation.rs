@@ -89,14 +89,14 @@ impl Model<'_> {
         }
     }
 
-    fn has_rule(&self, talk: Talk) -> bool {
+    pub(super) fn has_rule(&self, talk: Talk) -> bool {
         let namespaces = [talk.from.namespace, talk.to.namespace];
         self.tables
             .allows(talk.slice, namespaces, talk.protocol, talk.ports[1])
     }
 
     /// As if the packet were the other end's: the server's port is then the source.
-    fn has_rule_for_other_way(&self, talk: Talk) -> bool {
+    pub(super) fn has_rule_for_other_way(&self, talk: Talk) -> bool {
         let [own, other] = talk.ports;
         self.has_rule(talk.reversed(talk.protocol, [other, own]))
     }

@@ -8,8 +8,10 @@ mod conversation;
 mod parts;
 mod path;
 mod pod;
+mod probe;
 mod read;
 mod rewrite;
+mod transit;
 mod underlay;
 
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ use super::coverage::Coverage;
 use super::input::{Ending, Forecast, Input};
 use super::tables::Tables;
 use crate::testrun::Program;
+use crate::testrun::state::PathNote;
 
 /// An answer is welcome this long after the last packet that it answers.
 pub const LIFETIME_NS: u64 = 60_000_000_000;
@@ -36,6 +39,8 @@ pub struct Model<'t> {
     first_parts: BTreeMap<FragmentKey, FirstFragment>,
     /// Paths that routers said to be narrower than configured.
     narrow: BTreeMap<PathEnds, u32>,
+    /// By path: when the probe was sent that was answered last.
+    answered: BTreeMap<u32, u64>,
     /// Kernel time. A batch of packets is so short that its records are of one age.
     now_ns: u64,
     pub coverage: Coverage,
@@ -46,11 +51,15 @@ enum Decision {
     Untouched,
     /// For the kernel's tunnel device to take out of the tunnel.
     LeftToHost(Vec<u8>),
+    /// For the programs themselves.
+    Taken,
     Redirected(Vec<u8>),
     /// Handed on inside the tunnel, so marked.
     Tunnelled(Vec<u8>),
     /// Dropped, but the sender gets this answer.
     Answered(DropReason, Vec<u8>),
+    /// The same, in the tunnel that the packet came by.
+    ToldInTunnel(DropReason, Vec<u8>),
 }
 
 /// What is known of a packet before its end.
@@ -61,6 +70,7 @@ struct Notes {
     remembered: Option<ReplyKey>,
     noted: Option<(FragmentKey, FirstFragment)>,
     narrowed: Option<(PathEnds, u32)>,
+    path: Option<(u32, PathNote)>,
 }
 
 type Judgement = Result<Decision, DropReason>;
@@ -72,6 +82,7 @@ impl<'t> Model<'t> {
             replies: BTreeMap::new(),
             first_parts: BTreeMap::new(),
             narrow: BTreeMap::new(),
+            answered: BTreeMap::new(),
             now_ns: 0,
             coverage,
         }
@@ -83,6 +94,7 @@ impl<'t> Model<'t> {
         self.replies = replies.iter().copied().collect();
         self.first_parts.clear();
         self.narrow.clear();
+        self.answered.clear();
     }
 
     /// What becomes of a packet.
@@ -103,6 +115,10 @@ impl<'t> Model<'t> {
                 ending: Ending::LeftToHost(frame),
                 ..Forecast::untouched(mark)
             },
+            Ok(Decision::Taken) => Forecast {
+                ending: Ending::Dropped,
+                ..Forecast::untouched(mark)
+            },
             Ok(Decision::Redirected(frame)) => Forecast {
                 ending: Ending::Redirected(frame),
                 counted: notes.counted,
@@ -120,6 +136,14 @@ impl<'t> Model<'t> {
                     ..Forecast::dropped(mark, notes.slice, reason)
                 }
             }
+            Ok(Decision::ToldInTunnel(reason, frame)) => {
+                self.coverage.saw(input.program, reason.label());
+                self.coverage.saw(input.program, "told in the tunnel");
+                Forecast {
+                    ending: Ending::Redirected(frame),
+                    ..Forecast::dropped(self.tables.settings.tunnel_mark, notes.slice, reason)
+                }
+            }
             Err(reason) => {
                 self.coverage.saw(input.program, reason.label());
                 Forecast::dropped(mark, notes.slice, reason)
@@ -130,6 +154,7 @@ impl<'t> Model<'t> {
             remembered: notes.remembered,
             noted: notes.noted,
             narrowed: notes.narrowed,
+            path: notes.path,
             ..forecast
         }
     }

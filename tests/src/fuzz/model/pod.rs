@@ -240,7 +240,7 @@ impl<'t> Model<'t> {
         notes: &mut Notes,
     ) -> Judgement {
         let class = travel.class;
-        if !fits(sent, input.gso_bytes, self.path_bytes(path)) {
+        if !fits(sent.ip, input.gso_bytes, self.path_bytes(path)) {
             return self.too_big(input, sent, path);
         }
         has_room_for_tunnel(input)?;
@@ -250,7 +250,7 @@ impl<'t> Model<'t> {
         if let Some(quote) = sent.quote {
             rewrite::map_quoted_address(&mut frame, 14 + quote.offset, DESTINATION, own_name);
         }
-        self.clamp(input, sent.ip, &mut frame, path);
+        self.clamp(input, sent.ip, &mut frame, 14, path);
         let tunnel = Tunnel {
             from: path.local.octets(),
             to: path.remote.octets(),
@@ -287,9 +287,16 @@ impl<'t> Model<'t> {
     }
 
     /// A SYN, with or without ACK, must not ask for more than fits.
-    pub(super) fn clamp(&mut self, input: &Input, ip: Ip, frame: &mut [u8], path: &Path) {
+    pub(super) fn clamp(
+        &mut self,
+        input: &Input,
+        ip: Ip,
+        frame: &mut [u8],
+        at: usize,
+        path: &Path,
+    ) {
         let largest = self.path_bytes(path) - TUNNEL_BYTES - 40;
-        let tcp = 14 + ip.header_bytes();
+        let tcp = at + ip.header_bytes();
         if ip.has_syn() && rewrite::lower_mss(frame, tcp, largest as u16) {
             self.saw(input, "largest segment lowered");
         }
@@ -476,22 +483,22 @@ fn talk(pod: &Endpoint, route: &Route, ip: Ip, transport: Transport) -> Talk {
 }
 
 /// With the tunnel's headers on; of a segmentation-offload packet, its segments.
-fn fits(sent: &Sent, gso_bytes: u32, path_bytes: usize) -> bool {
+pub(super) fn fits(ip: Ip, gso_bytes: u32, path_bytes: usize) -> bool {
     let on_the_wire = if gso_bytes == 0 {
-        sent.ip.present_bytes()
+        ip.present_bytes()
     } else {
-        let transport = match sent.ip.protocol() {
+        let transport = match ip.protocol() {
             UDP => 8,
-            _ => sent.ip.tcp_header_bytes(),
+            _ => ip.tcp_header_bytes(),
         };
-        sent.ip.header_bytes() + transport + gso_bytes as usize
+        ip.header_bytes() + transport + gso_bytes as usize
     };
     on_the_wire + TUNNEL_BYTES <= path_bytes
-        && sent.ip.present_bytes() + TUNNEL_BYTES <= usize::from(u16::MAX)
+        && ip.present_bytes() + TUNNEL_BYTES <= usize::from(u16::MAX)
 }
 
 /// The tunnel's source port. A hash has no second truth; golden packets freeze it.
-fn spread(from: [u8; 4], to: [u8; 4], [own, other]: [u16; 2]) -> u16 {
+pub(super) fn spread(from: [u8; 4], to: [u8; 4], [own, other]: [u16; 2]) -> u16 {
     let address = Address::from_octets;
     let hash = vxlan::flow_hash(address(from), address(to), Port::new(own), Port::new(other));
     vxlan::source_port(hash).number()

@@ -98,6 +98,10 @@ impl<'a> Ip<'a> {
         self.more_fragments() || self.fragment_offset() != 0
     }
 
+    pub(super) fn ttl(self) -> u8 {
+        self.0[8]
+    }
+
     pub(super) fn protocol(self) -> u8 {
         self.0[9]
     }

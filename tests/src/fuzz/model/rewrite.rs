@@ -53,12 +53,16 @@ pub(super) fn map_quoted_address(frame: &mut [u8], ip: usize, field: usize, to: 
 
 /// Replaces the TOS byte.
 pub(super) fn set_tos(frame: &mut [u8], ip: usize, tos: u8) {
-    let old = half(frame, ip);
-    if frame[ip + 1] == tos {
-        return;
+    if frame[ip + 1] != tos {
+        set_half(frame, ip, 0, [frame[ip], tos]);
     }
-    frame[ip + 1] = tos;
-    let new = half(frame, ip);
+}
+
+/// Replaces two bytes of the IPv4 header at `ip`, and in its checksum.
+pub(super) fn set_half(frame: &mut [u8], ip: usize, field: usize, to: [u8; 2]) {
+    let old = half(frame, ip + field);
+    frame[ip + field..ip + field + 2].copy_from_slice(&to);
+    let new = half(frame, ip + field);
     let sum = !half(frame, ip + 10);
     let sum = !add_half(add_half(sum, !old), new);
     frame[ip + 10..ip + 12].copy_from_slice(&sum.to_be_bytes());
@@ -158,14 +162,24 @@ pub(super) fn address_frame(frame: &mut [u8], to: [u8; 6]) {
 /// "Fragmentation needed" about the packet in the frame, from its destination to its source, quoting 40
 /// bytes of it.
 pub(super) fn too_big(frame: &[u8], about: Ip, mtu: u16) -> Vec<u8> {
-    let quoted = &frame[14..54];
-    let mut message = vec![3, 4, 0, 0, 0, 0];
-    message.extend(mtu.to_be_bytes());
+    let [high, low] = mtu.to_be_bytes();
+    message(&frame[..14], about, [3, 4, high, low], &frame[14..54])
+}
+
+/// An ICMP error about a packet, in a frame with this Ethernet header: type, code and the last two of the
+/// four bytes behind the checksum, then the quote.
+pub(super) fn message(
+    ethernet: &[u8],
+    about: Ip,
+    [kind, code, high, low]: [u8; 4],
+    quoted: &[u8],
+) -> Vec<u8> {
+    let mut message = vec![kind, code, 0, 0, 0, 0, high, low];
     message.extend(quoted);
     let sum = crate::packet::internet_checksum(&[&message]);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     let total = 20 + message.len() as u16;
-    let mut out = frame[..14].to_vec();
+    let mut out = ethernet.to_vec();
     out.extend(ipv4(
         about.destination(),
         about.source(),
@@ -178,7 +192,7 @@ pub(super) fn too_big(frame: &[u8], about: Ip, mtu: u16) -> Vec<u8> {
 }
 
 /// A header as we write it: no options, DF, TTL 64, identification 0.
-fn ipv4(from: [u8; 4], to: [u8; 4], tos: u8, protocol: u8, total_bytes: u16) -> Vec<u8> {
+pub(super) fn ipv4(from: [u8; 4], to: [u8; 4], tos: u8, protocol: u8, total_bytes: u16) -> Vec<u8> {
     let mut header = vec![0x45, tos];
     header.extend(total_bytes.to_be_bytes());
     header.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);

@@ -5,19 +5,19 @@ use slice_common::layout::{Class, Direction, LocalEndpoint, Peer, Route};
 
 use super::conversation::{End, Talk};
 use super::pod::{check_quote, quote, sound};
+use super::probe::PROBES;
 use super::read::{Ip, Kind, UDP, half};
 use super::rewrite::{self, DESTINATION, SOURCE};
+use super::transit::Passing;
 use super::{Decision, Judgement, Model, Notes, has_room_for_tunnel};
 use crate::fuzz::input::Input;
 use crate::fuzz::tables::{HERE, VIA};
 use crate::testrun::actors::{DETOUR_SECRET, NIC_MAC, TABLE};
 
-const VXLAN: usize = 42;
-const INNER_ETHERTYPE: usize = 62;
-const INNER: usize = 64;
+pub(super) const VXLAN: usize = 42;
+pub(super) const INNER_ETHERTYPE: usize = 62;
+pub(super) const INNER: usize = 64;
 const INNER_ETHERNET: usize = 50;
-/// What is no slice but the sign of probes.
-const PROBES: u32 = 0x1f_ffff;
 
 impl<'t> Model<'t> {
     pub(super) fn underlay_ingress(&mut self, input: &Input, notes: &mut Notes) -> Judgement {
@@ -31,10 +31,24 @@ impl<'t> Model<'t> {
         let peer = self.tables.peer(outer.source());
         let peer = peer.ok_or(DropReason::UnknownPeer)?;
         let (slice, class) = network(&input.frame, outer)?;
+        if slice == PROBES {
+            return self.probe(input, outer, peer, notes);
+        }
         let table = self.tables.slice(slice).ok_or(DropReason::UnknownSlice)?;
         let table = table.table;
         notes.slice = slice;
         let ip = inner(&input.frame)?;
+        let onward = self.tables.route(table, ip.destination());
+        if self.tables.settings.flags & 1 != 0 && onward.is_some_and(|it| it.kind == VIA) {
+            let passing = Passing {
+                peer,
+                outer,
+                ip,
+                table,
+                class,
+            };
+            return self.pass_on(input, &passing, notes);
+        }
         let transport = sound(ip, input.gso_bytes)?;
         let quote = quote(ip, transport)?;
         let tos = tos_after(outer.tos(), ip.tos())?;
@@ -86,7 +100,7 @@ impl<'t> Model<'t> {
             rewrite::set_tos(&mut frame, 14, tos);
         }
         if let Some(path) = self.tables.path(block) {
-            self.clamp(input, ip, &mut frame, path);
+            self.clamp(input, ip, &mut frame, 14, path);
         }
         rewrite::map_address(&mut frame, 14, DESTINATION, pod.pod_address.octets());
         if let Some(quote) = quote {
@@ -158,7 +172,7 @@ impl<'t> Model<'t> {
     }
 
     /// The block of an inner source, if this peer may speak for it in this slice.
-    fn delivered_by(
+    pub(super) fn delivered_by(
         &self,
         peer: &Peer,
         table: u32,
@@ -208,7 +222,7 @@ impl<'t> Model<'t> {
             self.saw(input, "tagged");
         }
         if self.is_for_a_tunnel(&input.frame, ip, offset) {
-            return Err(DropReason::ForgedUnderlay);
+            return self.own_probe(input, ip, offset);
         }
         match self.tables.route(TABLE, ip.destination()) {
             Some(route) if route.kind != HERE => {

@@ -76,7 +76,7 @@ pub(super) fn every_other_tunnel_header_is_bad(world: &mut World) -> Result<()> 
 }
 
 pub(super) fn drop_unknown_slice(world: &mut World) -> Result<()> {
-    for slice in [99, 0, 0x1f_ffff] {
+    for slice in [99, 0, 0x1f_fffe] {
         let bad = good().slice(slice, 3);
         drops_from_wire(world, UNKNOWN, DropReason::UnknownSlice, &good(), &bad)?;
     }

@@ -12,10 +12,12 @@ mod golden;
 mod guard;
 mod outside;
 mod path_mtu;
+mod paths;
 mod receive;
 mod replies;
 mod send;
 mod strict;
+mod transit;
 mod untouched;
 
 use anyhow::Result;
@@ -93,6 +95,13 @@ pub fn scenes() -> Vec<Scene> {
             every_other_tunnel_header_is_bad arrival_for_nobody;
         filter: strangers_are_dropped_early what_is_not_the_tunnels_passes_early
             frame_in_several_buffers probes_pass_early;
+        transit: stream_through_a_gateway outer_checksum_ends_at_a_gateway
+            connection_through_a_gateway_fits_its_next_path merged_segments_through_a_gateway
+            answers_pass_any_gateway parts_through_a_gateway what_a_gateway_does_not_pass_on
+            drop_loop drop_ttl late_without_a_word;
+        paths: probed_path_is_chosen_by_its_answers unprobed_path_is_chosen_by_what_is_heard
+            arrival_proves_a_watched_path probe_is_answered drop_bad_probe drop_probe_limit
+            only_the_probers_probes_leave;
         guard: drop_forged_underlay drop_bare_slice_address what_others_send_leaves;
     }
 }

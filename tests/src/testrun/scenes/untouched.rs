@@ -128,7 +128,7 @@ pub(super) fn node_without_configuration(world: &mut World) -> Result<()> {
         generation: 0,
         underlay_address: address([0; 4]),
         tunnel_port: 0,
-        reserved: 0,
+        flags: 0,
         tunnel_mark: 0,
         detour_secret: [0; 4],
         underlay_mac: [0; 6],

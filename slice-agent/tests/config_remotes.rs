@@ -1,0 +1,202 @@
+//! What lies behind gateways: mistakes, and the tables that it becomes.
+
+mod config_support;
+
+use std::net::Ipv4Addr;
+
+use config_support::{check, check_text, east_1, longest_match, right_but};
+use slice_agent::compile::compile;
+use slice_agent::image::{Names, NodeImage};
+use slice_agent::model::render;
+use slice_common::layout::{Route, RouteKey, RouteKind, Settings};
+
+/// The peers of the configuration that the scenes change, and what lies behind them.
+const PEERS: &str = "   blocks: [{slice: shop, namespace: web, prefix: 10.78.64.0/29}]}\n";
+const REMOTES: &str = "\
+- {cluster: east, name: gw-1, underlay: 172.20.1.101}
+- {cluster: east, name: gw-2, underlay: 172.20.1.102, mtu: 1400}
+remotes:
+- cluster: edge
+  gateways: [east/gw-2, east/gw-1]
+  blocks: [{slice: kafka, namespace: kafka, prefix: 10.77.128.0/29}]
+- cluster: south
+  gateways: [east/gw-1]
+  blocks: [{slice: kafka, namespace: audit, prefix: 10.77.160.0/29}]
+";
+
+fn text(changes: &[(&str, &str)]) -> String {
+    let mut remotes = REMOTES.to_owned();
+    for (old, new) in changes {
+        assert_eq!(remotes.matches(old).count(), 1, "`{old}` must occur once");
+        remotes = remotes.replace(old, new);
+    }
+    right_but(&[(PEERS, &format!("{PEERS}{remotes}"))])
+}
+
+fn compiled(changes: &[(&str, &str)]) -> (NodeImage, Names) {
+    let configuration = check_text(text(changes)).unwrap_or_else(|errors| panic!("{errors}"));
+    compile(&configuration, &east_1()).unwrap_or_else(|errors| panic!("{}", render(&errors)))
+}
+
+fn route(image: &NodeImage, address: [u8; 4]) -> Route {
+    let address = Ipv4Addr::from(address).into();
+    longest_match(&image.routes, RouteKey { table: 1, address }).expect("a route")
+}
+
+macro_rules! refused {
+    ($($name:ident: $old:expr => $new:expr, $message:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let message = check_text(text(&[($old, $new)])).expect_err("a mistake");
+                let place = "node.yaml, document 1, Node east/east-1, ";
+                assert_eq!(message.trim_end().replace(place, ""), $message);
+            }
+        )*
+    };
+}
+
+refused! {
+    unknown_gateway:
+        "[east/gw-1]"
+        => "[east/gw-3]",
+        "remotes[1].gateways[0]: no peer is called `east/gw-3`; add it to `peers`, or name one of \
+         them as cluster/name: east/gw-1, east/gw-2, west/west-1, west/west-2";
+
+    gateway_without_its_cluster:
+        "[east/gw-1]"
+        => "[gw-1]",
+        "remotes[1].gateways[0]: no peer is called `gw-1`; add it to `peers`, or name one of them \
+         as cluster/name: east/gw-1, east/gw-2, west/west-1, west/west-2";
+
+    gateway_twice:
+        "[east/gw-1]"
+        => "[east/gw-1, east/gw-1]",
+        "remotes[1].gateways[1]: the gateway `east/gw-1` is already used at \
+         remotes[1].gateways[0]; each needs its own";
+
+    no_gateway:
+        "[east/gw-1]"
+        => "[]",
+        "remotes[1].gateways: the list is empty; name the peers that lead to the cluster";
+
+    gateways_of_two_clusters:
+        "[east/gw-1]"
+        => "[east/gw-1, west/west-1]",
+        "remotes[1].gateways[1]: `west/west-1` belongs to another cluster than `east/gw-1`; the \
+         gateways of one entry are of one cluster, so make two entries with blocks of their own";
+
+    own_cluster:
+        "cluster: south"
+        => "cluster: east",
+        "remotes[1].cluster: `east` is this node's own cluster, whose nodes reach each other \
+         directly; list its nodes and their blocks in `peers`";
+
+    block_of_a_peer:
+        "prefix: 10.77.160.0/29"
+        => "prefix: 10.77.64.0/30",
+        "remotes[1].blocks[0].prefix: 10.77.64.0/30 of kafka/audit on cluster south overlaps \
+         10.77.64.0/29 of kafka/analytics on west/west-1 at peers[0].blocks[0]; a block has one \
+         owner, so remove it from one of them";
+}
+
+#[test]
+fn eight_gateways_are_too_many() {
+    let mut peers = String::new();
+    for n in 1..=8 {
+        peers += &format!("- {{cluster: hub, name: gw-{n}, underlay: 172.20.9.{n}}}\n");
+    }
+    let list = |count: usize| {
+        let names: Vec<_> = (1..=count).map(|n| format!("hub/gw-{n}")).collect();
+        format!("[{}]", names.join(", "))
+    };
+    let with = |count| {
+        let gateways = list(count);
+        check_text(text(&[
+            ("remotes:\n", &format!("{peers}remotes:\n")),
+            ("[east/gw-1]", &gateways),
+        ]))
+    };
+    with(7).expect("as many as a packet can choose among");
+    let message = with(8).expect_err("one too many");
+    assert!(
+        message.contains("8 gateways, but a packet can choose among 7 at most; remove some"),
+        "{message}"
+    );
+}
+
+#[test]
+fn paths_are_in_order_and_all_gateways_may_deliver() {
+    let (image, names) = compiled(&[]);
+    let edge = route(&image, [10, 77, 128, 2]);
+    assert_eq!(edge.kind, RouteKind::Via.number());
+    let group = image.path_groups[&edge.path_group];
+    let remotes: Vec<_> = group.paths[..group.count as usize]
+        .iter()
+        .map(|path| image.paths[path].remote.to_string())
+        .collect();
+    assert_eq!(remotes, ["172.20.1.102", "172.20.1.101"]);
+    assert_eq!(
+        names.path_groups[&edge.path_group],
+        "edge behind east/gw-2, east/gw-1"
+    );
+
+    let peer = |address: [u8; 4]| image.peers[&Ipv4Addr::from(address).into()];
+    let (first, second) = (peer([172, 20, 1, 101]), peer([172, 20, 1, 102]));
+    assert_eq!(first.group, second.group);
+    assert_eq!(edge.deliver_group, first.group);
+    assert_eq!(edge.deliver_members, first.member | second.member);
+    assert_eq!(first.member & second.member, 0);
+
+    let south = route(&image, [10, 77, 160, 2]);
+    assert_eq!(
+        (south.deliver_group, south.deliver_members),
+        (first.group, first.member)
+    );
+    // What a peer owns comes from nobody else.
+    let west = route(&image, [10, 77, 64, 2]);
+    let owner = peer([172, 20, 2, 11]);
+    assert_eq!(
+        (west.deliver_group, west.deliver_members),
+        (owner.group, owner.member)
+    );
+    assert_ne!(owner.group, first.group);
+}
+
+#[test]
+fn paths_know_the_cluster_that_they_lead_to() {
+    let (image, names) = compiled(&[]);
+    let clusters: Vec<_> = image
+        .paths
+        .values()
+        .map(|path| {
+            (
+                path.remote.to_string(),
+                names.clusters[&path.cluster].clone(),
+            )
+        })
+        .collect();
+    assert!(clusters.contains(&("172.20.1.101".to_owned(), "east".to_owned())));
+    assert!(clusters.contains(&("172.20.2.11".to_owned(), "west".to_owned())));
+    // Counters name the cluster behind the gateways.
+    let edge = route(&image, [10, 77, 128, 2]);
+    assert_eq!(names.clusters[&edge.cluster], "edge");
+}
+
+#[test]
+fn only_a_gateway_passes_packets_on() {
+    let flags = |image: &NodeImage| image.settings.map(|settings| settings.flags);
+    assert_eq!(flags(&compiled(&[]).0), Some(0));
+    let gateway = ("remotes:\n", "gateway: true\nremotes:\n");
+    assert_eq!(flags(&compiled(&[gateway]).0), Some(Settings::GATEWAY));
+}
+
+#[test]
+fn the_examples_of_members_and_gateways_are_right() {
+    for folder in ["member", "gateway"] {
+        let examples = format!("{}/../deploy/examples/{folder}", env!("CARGO_MANIFEST_DIR"));
+        let example = check(examples.as_ref()).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(example.node().is_gateway, folder == "gateway");
+        assert_eq!(example.node().remotes.len(), 1);
+    }
+}
