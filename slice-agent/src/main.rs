@@ -101,7 +101,7 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
     let pins = Pins::current(&arguments.bpffs.path);
     let observed = observe::node_image(&netlink, &pins, programs::Mechanism::probe()).await?;
     host::remember(&mut facts, &host::known_in(&observed));
-    host::note_filtered(&mut facts, &observed);
+    facts.filtered = observe::filtered(&pins)?;
     let (wanted, names) = refuse(path, config::wanted(&configuration, &facts))?;
     let missing = model::missing_interfaces(&configuration, &facts);
     let changes = plan::plan(&observed, &wanted, &names);

@@ -65,6 +65,14 @@ fn the_filter_comes_natively_lives_on_and_goes_as_the_configuration_says() {
     assert_eq!(second.link_id, first.link_id, "the same link");
     assert_ne!(second.program_id, first.program_id, "with a new program");
 
+    // An agent of another layout was here before.
+    node.stop(Signal::SIGTERM);
+    std::fs::rename(node.pins(), node.bpffs().join("sliceplane/v1")).unwrap();
+    node.start();
+    let third = node.filter().unwrap();
+    assert_eq!(third.link_id, first.link_id, "taken over without a gap");
+    assert_ne!(third.program_id, second.program_id);
+
     // Somebody removes it.
     let pins = node.link_pins();
     let pin = pins

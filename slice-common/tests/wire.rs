@@ -107,6 +107,41 @@ proptest! {
         prop_assert_eq!(&bytes[48..50], &[0x08, 0x00]);
     }
 
+    /// Both programs that look at what arrives go by these.
+    #[test]
+    fn only_whole_packets_like_ours_carry(
+        tunnel in tunnel(),
+        inner_bytes in 20u32..65_486,
+        missing in 1u32..100,
+        options in 6u8..16,
+        part in 1u16..0x4000,
+    ) {
+        let bytes: [u8; 20] = bytes_of(vxlan::header(tunnel, inner_bytes))[..20]
+            .try_into()
+            .expect("twenty");
+        let present = inner_bytes + 50;
+        let carries = |bytes, present| vxlan::is_carrier(Ipv4Header::from_bytes(bytes), present);
+        let port_at = |bytes| vxlan::destination_port_offset(Ipv4Header::from_bytes(bytes));
+        prop_assert!(carries(bytes, present) && carries(bytes, present + missing));
+        prop_assert!(!carries(bytes, present - missing));
+        prop_assert_eq!(port_at(bytes), Some(22));
+
+        let mut with_options = bytes;
+        with_options[0] = 0x40 | options;
+        prop_assert!(!carries(with_options, present));
+        prop_assert_eq!(port_at(with_options), Some(u32::from(options) * 4 + 2));
+
+        // "More to come" alone, or a place in the datagram.
+        let mut of_parts = bytes;
+        of_parts[6..8].copy_from_slice(&part.to_be_bytes());
+        prop_assert!(!carries(of_parts, present));
+        prop_assert_eq!(port_at(of_parts).is_none(), part & 0x1fff != 0);
+
+        let mut of_tcp = bytes;
+        of_tcp[9] = 6;
+        prop_assert_eq!(port_at(of_tcp), None);
+    }
+
     #[test]
     fn a_tunnel_packet_starts_with_both_headers_as_they_are(
         tunnel in tunnel(), inner in any::<[u8; 20]>(),

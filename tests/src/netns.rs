@@ -28,6 +28,12 @@ pub struct NetNs {
     file: Arc<File>,
 }
 
+impl AsFd for NetNs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
 impl NetNs {
     /// Creates the namespace and brings its loopback up; a namespace of that name must not exist.
     pub fn create(name: &str) -> Result<Self> {

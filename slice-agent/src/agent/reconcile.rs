@@ -111,7 +111,7 @@ impl Reconciler {
         self.dataplane.forget_vanished()?;
         let observed = self.observe().await?;
         host::remember(&mut facts, &host::known_in(&observed));
-        host::note_filtered(&mut facts, &observed);
+        facts.filtered = observe::filtered(self.dataplane.pins())?;
         self.facts = facts;
         let wanted = self.wanted();
         self.note_missing();

@@ -7,6 +7,8 @@ use rtnetlink::packet_core::NlasIterator;
 use rtnetlink::sys::protocols::NETLINK_GENERIC;
 use rtnetlink::sys::{Socket, SocketAddr};
 
+use crate::image::Interface;
+
 /// `struct nlmsghdr` and `struct genlmsghdr` (include/uapi/linux/netlink.h, genetlink.h).
 const HEADER_BYTES: usize = 16;
 const GENERIC_HEADER_BYTES: usize = 4;
@@ -40,12 +42,25 @@ const MERGING: [&[u8]; 2] = [b"rx-lro\0", b"rx-gro-hw\0"];
 const NLA_TYPE_MASK: u16 = 0x3fff;
 const NLA_F_NESTED: u16 = 0x8000;
 
+/// Asks about all interfaces of the calling thread's network namespace.
+pub(super) fn ask_all(interfaces: &mut BTreeMap<String, Interface>) -> Result<()> {
+    let mut drivers = Drivers::connect()?;
+    let native_xdp = drivers.native_xdp()?;
+    for interface in interfaces.values_mut() {
+        interface.native_xdp = native_xdp.get(&interface.ifindex).copied();
+        if interface.kind.is_empty() {
+            interface.merges = drivers.merges(interface.ifindex)?;
+        }
+    }
+    Ok(())
+}
+
 /// A connection to the kernel, in the calling thread's network namespace; for one question after the
 /// other.
-pub(super) struct Drivers(Socket);
+struct Drivers(Socket);
 
 impl Drivers {
-    pub(super) fn connect() -> Result<Self> {
+    fn connect() -> Result<Self> {
         let mut socket = Socket::new(NETLINK_GENERIC).context("cannot open a netlink socket")?;
         socket.bind_auto().context("cannot bind a netlink socket")?;
         socket
@@ -55,7 +70,7 @@ impl Drivers {
     }
 
     /// Whether XDP programs run natively, by interface number; nothing where the kernel does not tell.
-    pub(super) fn native_xdp(&mut self) -> Result<BTreeMap<u32, bool>> {
+    fn native_xdp(&mut self) -> Result<BTreeMap<u32, bool>> {
         let answers = self.ask_family(b"netdev\0", NETDEV_CMD_DEV_GET, NLM_F_DUMP, &[])?;
         let of_device = |answer: &Vec<u8>| {
             let ifindex = value(answer, NETDEV_A_DEV_IFINDEX)?.try_into().ok()?;
@@ -67,7 +82,7 @@ impl Drivers {
     }
 
     /// Whether the driver merges received segments.
-    pub(super) fn merges(&mut self, ifindex: u32) -> Result<bool> {
+    fn merges(&mut self, ifindex: u32) -> Result<bool> {
         let device = attribute(ETHTOOL_A_HEADER_DEV_INDEX, &ifindex.to_ne_bytes());
         let question = attribute(ETHTOOL_A_FEATURES_HEADER | NLA_F_NESTED, &device);
         let answers = self.ask_family(b"ethtool\0", ETHTOOL_MSG_FEATURES_GET, 0, &question)?;

@@ -17,10 +17,10 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use slice_common::address::Address;
 use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
-use super::driver::Drivers;
+use super::driver;
 use crate::apply::guards;
 use crate::apply::netlink::cause;
-use crate::image::{HostFacts, Interface, NodeImage, Program, Secrets};
+use crate::image::{HostFacts, Interface, NodeImage, Secrets};
 
 /// The kernel's table of local and broadcast addresses (RT_TABLE_LOCAL): no networks.
 const LOCAL_TABLE: u32 = 255;
@@ -32,16 +32,14 @@ pub async fn facts(netlink: &Handle) -> Result<HostFacts> {
         ..HostFacts::default()
     };
     let mut names = BTreeMap::new();
-    let mut drivers = Drivers::connect()?;
-    let native_xdp = drivers.native_xdp()?;
     for link in links(netlink).await? {
-        let (name, mut interface) = interface(&link);
-        interface.native_xdp = native_xdp.get(&interface.ifindex).copied();
-        if interface.kind.is_empty() {
-            interface.merges = drivers.merges(interface.ifindex)?;
-        }
+        let (name, interface) = interface(&link);
         names.insert(interface.ifindex, name.clone());
         facts.interfaces.insert(name, interface);
+    }
+    // Only early drop needs to know.
+    if let Err(error) = driver::ask_all(&mut facts.interfaces) {
+        tracing::debug!("what the drivers of this host can is not known: {error:#}");
     }
     for address in addresses(netlink).await? {
         let interface = names.get(&address.header.index);
@@ -108,13 +106,6 @@ pub async fn ask_neighbour(netlink: &Handle, ifindex: u32, address: Ipv4Addr) ->
         .await
         .map_err(cause)
         .with_context(|| format!("cannot ask interface #{ifindex} who has {address}"))
-}
-
-/// Takes note of the interfaces that `underlay_filter` is on.
-pub fn note_filtered(facts: &mut HostFacts, image: &NodeImage) {
-    let attached = image.attachments.iter();
-    let filters = attached.filter(|at| at.program == Program::UnderlayFilter);
-    facts.filtered = filters.map(|at| at.ifindex).collect();
 }
 
 /// What an earlier agent knew, from the maps that it left.

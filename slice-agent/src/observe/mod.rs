@@ -6,6 +6,8 @@ pub mod host;
 pub mod path_mtu;
 pub mod paths;
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use rtnetlink::Handle;
 use slice_common::address::Address;
@@ -14,8 +16,8 @@ use slice_common::layout::Settings;
 use crate::apply::maps::{Layout, Maps, check_layout};
 use crate::apply::pins::Pins;
 use crate::apply::programs::{self, Mechanism};
-use crate::apply::{guards, port_owner};
-use crate::image::NodeImage;
+use crate::apply::{guards, port_owner, tcx};
+use crate::image::{NodeImage, Program};
 
 /// The state of this node. Maps that are absent or damaged count as empty, and nothing is changed.
 pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> Result<NodeImage> {
@@ -28,6 +30,24 @@ pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> 
     image.guards = guards::observe(netlink).await?;
     image.port_owner = port_owner::observe(netlink).await?;
     Ok(image)
+}
+
+/// The interfaces with an `underlay_filter` of ours, also one that an agent of another layout put there.
+pub fn filtered(pins: &Pins) -> Result<BTreeSet<u32>> {
+    let mut dirs = vec![pins.clone()];
+    dirs.extend(pins.others()?);
+    let mut found = BTreeSet::new();
+    for dir in dirs {
+        for (pin, at) in dir.pinned_links()? {
+            if let Some(at) = at
+                && at.program == Program::UnderlayFilter
+                && tcx::facts(&pin)?.is_some_and(|link| link.is_at(&at))
+            {
+                found.insert(at.ifindex);
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn maps(maps: &Maps) -> Result<NodeImage> {

@@ -11,7 +11,7 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use serde_json::{Value, json};
-use slice_tests::testrun::{World, attach, cost, in_own_network, run_scene, scenes};
+use slice_tests::testrun::{World, attach, card, cost, in_own_network, run_scene, scenes};
 
 const OBJECT: &str = "/slice-ebpf.o";
 const MODULES: &str = "/modules";
@@ -97,7 +97,20 @@ fn examine(results: &mut Results) -> Result<()> {
         }
         let attachment = attach(&mut world)?;
         results.write(json!({"event": "attach", "by": attachment.name()}))
-    })
+    })?;
+    let played = card::play_on_cards(&object);
+    if let Ok(cost) = &played {
+        for (by, ns) in [
+            ("underlay_filter", cost.by_filter_ns),
+            ("underlay_ingress", cost.by_ingress_ns),
+        ] {
+            results.write(json!({"event": "flood", "dropped_by": by, "packet_ns": ns}))?;
+        }
+    }
+    let failure = played.err().map(|error| format!("{error:#}"));
+    results.failures += usize::from(failure.is_some());
+    let name = "underlay_filter_on_a_network_card";
+    results.write(json!({"event": "test", "name": name, "failure": failure}))
 }
 
 fn mount_file_systems() -> Result<()> {

@@ -7,6 +7,7 @@
 
 pub mod actors;
 mod attach;
+pub mod card;
 pub mod cost;
 mod devices;
 pub(crate) mod early;

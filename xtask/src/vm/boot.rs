@@ -16,6 +16,9 @@ use crate::shell;
 /// `-icount shift=1`: each instruction takes two nanoseconds.
 const NS_PER_INSTRUCTION: u64 = 2;
 
+/// By these addresses the guest knows them (`NIC_MAC` and `ROUTER_MAC` of the scenes).
+const CARDS: [&str; 2] = ["0a:00:00:00:00:01", "0a:00:00:00:00:fe"];
+
 /// A machine and where its files go.
 pub(super) struct Machine<'a> {
     pub(super) kernel: &'a Kernel,
@@ -85,6 +88,15 @@ impl Machine<'_> {
             .arg(self.image)
             .args(["-append", "console=ttyS0 quiet panic=-1 nokaslr"])
             .stdin(Stdio::null());
+        // Two network cards on one hub, with nothing else on it; no firmware to boot from them.
+        for (number, mac) in CARDS.iter().enumerate() {
+            command
+                .arg("-netdev")
+                .arg(format!("hubport,id=n{number},hubid=0"));
+            command.arg("-device").arg(format!(
+                "virtio-net-pci,netdev=n{number},mac={mac},romfile="
+            ));
+        }
         if self.icount {
             command.args(["-icount", "shift=1,sleep=off", "-seed", "1"]);
             command.args(["-rtc", "clock=vm,base=2026-01-01"]);

@@ -16,7 +16,10 @@ use super::kernel::Kernel;
 use crate::shell;
 
 /// What the test-run suite and the attachment check need; their dependencies follow by themselves.
-const MODULES: [&str; 4] = ["veth", "sch_ingress", "cls_bpf", "vxlan"];
+const MODULES: [&str; 5] = ["veth", "sch_ingress", "cls_bpf", "vxlan", "virtio_net"];
+/// The bus of the network cards: built in since 6.12, and newer packages have no list of what is. A
+/// machine without it fails, for want of the cards.
+const BUS_MODULE: &str = "virtio_pci";
 
 /// Builds the image below `folder` and returns the file.
 /// # Errors  when a module, a library or the guest program is missing.
@@ -62,25 +65,27 @@ fn libraries_in(ldd: &str) -> Vec<PathBuf> {
 /// Decompresses the modules, because 6.1 cannot do it itself, and notes the order to load them in.
 fn add_modules(kernel: &Kernel, folder: &Path) -> Result<()> {
     let mut order: Vec<String> = Vec::new();
+    let mut files = module_files(kernel, BUS_MODULE).unwrap_or_default();
     for module in MODULES {
-        for file in module_files(kernel, module)? {
-            let name = file
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let plain = name.trim_end_matches(".xz").to_owned();
-            if order.contains(&plain) {
-                continue;
-            }
-            let target = folder.join(&plain);
-            if name.ends_with(".xz") {
-                decompress(&file, &target)?;
-            } else {
-                copy(&file, &target)?;
-            }
-            order.push(plain);
+        files.extend(module_files(kernel, module)?);
+    }
+    for file in files {
+        let name = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let plain = name.trim_end_matches(".xz").to_owned();
+        if order.contains(&plain) {
+            continue;
         }
+        let target = folder.join(&plain);
+        if name.ends_with(".xz") {
+            decompress(&file, &target)?;
+        } else {
+            copy(&file, &target)?;
+        }
+        order.push(plain);
     }
     fs::write(folder.join("order"), order.join("\n")).context("cannot write the order of modules")
 }

@@ -22,6 +22,9 @@ pub(crate) struct KernelReport {
     pub(crate) verified_instructions: BTreeMap<String, u64>,
     /// Instructions that ran for a packet, by case; only where time follows instructions.
     pub(crate) executed_instructions: BTreeMap<String, u64>,
+    /// What a packet of a stranger costs the kernel behind a card's driver, by the program that drops it;
+    /// nanoseconds of the guest, which only mean something where time follows instructions.
+    pub(crate) flood_packet_ns: BTreeMap<String, u64>,
     /// `tcx` or `clsact`.
     pub(crate) attached_by: Option<String>,
     pub(crate) passed: Vec<String>,
@@ -59,6 +62,10 @@ enum Line {
     Time {
         name: String,
         ns: u64,
+    },
+    Flood {
+        dropped_by: String,
+        packet_ns: u64,
     },
     Error {
         message: String,
@@ -141,6 +148,12 @@ impl KernelReport {
                 self.verified_instructions
                     .insert(name, verified_instructions.unwrap_or(0));
             }
+            Ok(Line::Flood {
+                dropped_by,
+                packet_ns,
+            }) => {
+                self.flood_packet_ns.insert(dropped_by, packet_ns);
+            }
             Ok(Line::Attach { by }) => self.attached_by = Some(by),
             Ok(Line::Test {
                 name,
@@ -185,6 +198,12 @@ impl fmt::Display for KernelReport {
         }
         for (case, instructions) in &self.executed_instructions {
             writeln!(f, "  {case:<21} {instructions:>4} executed instructions")?;
+        }
+        for (program, ns) in &self.flood_packet_ns {
+            writeln!(
+                f,
+                "  a stranger's packet that {program} drops: {ns} ns of the guest"
+            )?;
         }
         for error in &self.errors {
             writeln!(f, "  error: {error}")?;
