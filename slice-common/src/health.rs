@@ -5,6 +5,7 @@
 //! cut one way is noticed. When it is dead, anything valid from the other end proves a path, and silence
 //! on a path that is being sent into disproves it. Health chooses; it never drops.
 
+use crate::branchless::{Masks, either};
 use crate::layout::{PathHealth, Probes};
 
 /// How often the prober sends.
@@ -47,15 +48,12 @@ pub const NO_PATH: u64 = 4 << RANK_SHIFT;
 const RANK_SHIFT: u32 = 60;
 const TIES: u64 = (1 << RANK_SHIFT) - 1;
 
-/// The moment of a choice.
-///
-/// Nothing in a choice branches: the verifier follows every way through what the seven paths of a group can
-/// be. So comparisons are masks, made by shifting a sign over all bits, and the compiler is kept from
-/// knowing by how much, or it would branch on them again.
+/// The moment of a choice. Nothing in a choice branches: the verifier would follow every way through what
+/// the seven paths of a group can be.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     now_ns: u64,
-    sign: u32,
+    masks: Masks,
 }
 
 impl Moment {
@@ -63,7 +61,7 @@ impl Moment {
     pub fn at(now_ns: u64) -> Self {
         Self {
             now_ns,
-            sign: core::hint::black_box(63),
+            masks: Masks::new(),
         }
     }
 
@@ -74,17 +72,10 @@ impl Moment {
         self.is_less(self.now_ns.wrapping_sub(stamp_ns), age_ns)
     }
 
-    /// All bits set if `one` is less than `other`, else none; both are far from overflowing.
     #[inline(always)]
     const fn is_less(self, one: u64, other: u64) -> u64 {
-        let difference = one.wrapping_sub(other).cast_signed();
-        difference.wrapping_shr(self.sign).cast_unsigned()
+        self.masks.is_less(one, other)
     }
-}
-
-#[inline(always)]
-const fn either(mask: u64, yes: u64, no: u64) -> u64 {
-    yes & mask | no & !mask
 }
 
 #[inline(always)]

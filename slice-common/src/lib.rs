@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod address;
+pub mod branchless;
 pub mod drop_reason;
 pub mod health;
 pub mod id;

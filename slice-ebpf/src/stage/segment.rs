@@ -1,7 +1,7 @@
 //! Does it fit the path?
 
 use slice_common::drop_reason::DropReason;
-use slice_common::wire::mss::{self, Step};
+use slice_common::wire::mss::{self, Search};
 use slice_common::wire::transport::{TCP_CHECKSUM_OFFSET, TCP_HEADER_BYTES};
 use slice_common::wire::vxlan;
 
@@ -67,9 +67,8 @@ pub(crate) fn clamp_mss(
 ///
 /// # Verifier
 /// Options have variable lengths, so the offset after `n` steps has as many values as there are ways
-/// to step there, and the verifier would walk them all. `unknown_zero` makes every offset "0..=63" to it:
-/// one state per step. And it would walk all that follows once for every step at which the search can end,
-/// so the search never ends early: what was found is kept to the last step.
+/// to step there, and the verifier would walk them all. After each step it knows of "0..=63" only: one
+/// state per step.
 #[inline(always)]
 fn find_mss(packet: Packet, headers: &Headers) -> Option<u32> {
     let options_bytes = headers.tcp.header_bytes().saturating_sub(TCP_HEADER_BYTES);
@@ -77,31 +76,15 @@ fn find_mss(packet: Packet, headers: &Headers) -> Option<u32> {
     let offset = core::hint::black_box(headers.transport_offset) & TRANSPORT_OFFSET_BITS;
     let start = offset + TCP_HEADER_BYTES;
     packet.make_readable(start + mss::OPTIONS_MAX);
-    let unknown_zero = unknown_zero(options_bytes);
-    let (mut at, mut found) = (0, NOWHERE);
+    let zero = unknown_zero(options_bytes);
+    let mut search = Search::among(options_bytes);
     for _ in 0..mss::STEPS_MAX {
-        at = (at ^ unknown_zero) & 63;
-        found ^= unknown_zero;
-        // Behind the last option there is none, and the search stays there.
-        let step = match packet.load::<[u8; 2]>(start + at) {
-            Some(option) if at + 4 <= options_bytes => mss::step(option),
-            Some(_) | None => Step::End,
-        };
-        match step {
-            Step::Found => {
-                found = at;
-                at = mss::OPTIONS_MAX;
-            }
-            // An option that claims more than there is would lead back among them by the mask.
-            Step::Skip(bytes) if at + bytes <= options_bytes => at += bytes,
-            Step::Skip(_) | Step::End => at = mss::OPTIONS_MAX,
-        }
+        search = search.as_any(zero);
+        let [kind, length] = packet.load(start + search.at()).unwrap_or([0, 0]);
+        search = search.look(kind, length);
     }
-    let found = found ^ unknown_zero;
-    (found != NOWHERE).then_some(start + (found & 63) + 2)
+    search.as_any(zero).found().map(|at| start + at)
 }
-
-const NOWHERE: u32 = u32::MAX;
 
 /// A transport header begins at 124 at most: Ethernet, the tunnel's headers, and the longest of IPv4.
 const TRANSPORT_OFFSET_BITS: u32 = 127;
