@@ -1,6 +1,6 @@
 //! The tunnel header: outer IPv4, UDP, VXLAN (RFC 7348) and the inner Ethernet header.
 
-use super::{ETHERTYPE_IPV4_BYTES, ipv4};
+use super::{ETHERTYPE_IPV4_BYTES, ipv4, word};
 use crate::address::{Address, Port};
 use crate::id::Vni;
 
@@ -112,21 +112,19 @@ pub const fn header_alone(vni: Vni) -> [u8; 8] {
 /// inner packet: 72 bytes in memory order, in words that the processor writes at once.
 #[inline(always)]
 pub const fn encapsulated(tunnel: Tunnel, inner: ipv4::Ipv4Header) -> [u64; 9] {
-    let header = header(tunnel, inner.total_bytes());
-    let mut halves = [0; 36];
-    halves[0] = u16::from_ne_bytes(ETHERTYPE_IPV4_BYTES);
-    let mut i = 0;
-    while i < 25 {
-        halves[1 + i] = header[i];
-        i += 1;
-    }
-    let inner = inner.halves();
-    let mut i = 0;
-    while i < 10 {
-        halves[26 + i] = inner[i];
-        i += 1;
-    }
-    super::joined(halves)
+    let outer = header(tunnel, inner.total_bytes());
+    let (ip, ipv4) = (inner.halves(), u16::from_ne_bytes(ETHERTYPE_IPV4_BYTES));
+    [
+        word(ipv4, outer[0], outer[1], outer[2]),
+        word(outer[3], outer[4], outer[5], outer[6]),
+        word(outer[7], outer[8], outer[9], outer[10]),
+        word(outer[11], outer[12], outer[13], outer[14]),
+        word(outer[15], outer[16], outer[17], outer[18]),
+        word(outer[19], outer[20], outer[21], outer[22]),
+        word(outer[23], outer[24], ip[0], ip[1]),
+        word(ip[2], ip[3], ip[4], ip[5]),
+        word(ip[6], ip[7], ip[8], ip[9]),
+    ]
 }
 
 /// Where the UDP destination port stands, from the outer IPv4 header on; nothing in what is no UDP, or a
