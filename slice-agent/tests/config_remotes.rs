@@ -8,7 +8,7 @@ use config_support::{check, check_text, east_1, longest_match, right_but};
 use slice_agent::compile::compile;
 use slice_agent::image::{Names, NodeImage};
 use slice_agent::model::render;
-use slice_common::layout::{Route, RouteKey, RouteKind, Settings};
+use slice_common::layout::{Peer, Route, RouteKey, RouteKind, Settings};
 
 /// The peers of the configuration that the scenes change, and what lies behind them.
 const PEERS: &str = "   blocks: [{slice: shop, namespace: web, prefix: 10.78.64.0/29}]}\n";
@@ -98,6 +98,72 @@ refused! {
         "remotes[1].blocks[0].prefix: 10.77.64.0/30 of kafka/audit on cluster south overlaps \
          10.77.64.0/29 of kafka/analytics on west/west-1 at peers[0].blocks[0]; a block has one \
          owner, so remove it from one of them";
+}
+
+const FELLOW: &str = "name: gw-2, underlay: 172.20.1.102, mtu: 1400";
+
+#[test]
+fn fellows_are_taken_last_and_only_where_they_are_no_gateway_anyway() {
+    let fellow = format!("{FELLOW}, fellow: true");
+    let (image, _) = compiled_as_gateway(&fellow);
+    let shown = |address: [u8; 4]| {
+        let group = image.path_groups[&route(&image, address).path_group];
+        let remotes: Vec<_> = group.paths[..usize::from(group.count)]
+            .iter()
+            .map(|path| image.paths[path].remote.to_string())
+            .collect();
+        (remotes.join(" "), group.fellows)
+    };
+    let both = "172.20.1.102 172.20.1.101".to_owned();
+    assert_eq!(shown([10, 77, 128, 2]), (both, 0));
+    let with_fellow = "172.20.1.101 172.20.1.102".to_owned();
+    assert_eq!(shown([10, 77, 160, 2]), (with_fellow, 1));
+    let peer = image.peers[&Ipv4Addr::from([172, 20, 1, 102]).into()];
+    assert_eq!(peer.flags, Peer::WATCHED | Peer::FELLOW);
+    assert!(image.paths[&peer.path].is_to_fellow());
+    let other = image.peers[&Ipv4Addr::from([172, 20, 1, 101]).into()];
+    assert!(!other.is_fellow() && !image.paths[&other.path].is_to_fellow());
+}
+
+#[test]
+fn fellow_of_a_member_is_refused() {
+    let fellow = format!("{FELLOW}, fellow: true");
+    let message = check_text(text(&[(FELLOW, &fellow)])).expect_err("a mistake");
+    assert!(
+        message.contains(
+            "fellow: this node is no gateway, so it has no fellow gateways; set `gateway: true` or \
+             remove `fellow`"
+        ),
+        "{message}"
+    );
+}
+
+#[test]
+fn fellow_of_another_cluster_is_refused() {
+    let gateway = as_gateway(&format!("{FELLOW}, fellow: true"));
+    let west = "underlay: 172.20.2.11,";
+    assert_eq!(gateway.matches(west).count(), 1);
+    let elsewhere = gateway.replace(west, &format!("{west} fellow: true,"));
+    let message = check_text(elsewhere).expect_err("a mistake");
+    assert!(
+        message.contains(
+            "peers[0].fellow: `west/west-1` is of another cluster; only a gateway of this node's own \
+             cluster takes over what this node cannot send, so remove `fellow`"
+        ),
+        "{message}"
+    );
+}
+
+fn as_gateway(fellow: &str) -> String {
+    let underlay = "underlay: {";
+    let text = text(&[(FELLOW, fellow)]);
+    assert_eq!(text.matches(underlay).count(), 1);
+    text.replace(underlay, &format!("gateway: true\n{underlay}"))
+}
+
+fn compiled_as_gateway(fellow: &str) -> (NodeImage, Names) {
+    let configuration = check_text(as_gateway(fellow)).unwrap_or_else(|errors| panic!("{errors}"));
+    compile(&configuration, &east_1()).unwrap_or_else(|errors| panic!("{}", render(&errors)))
 }
 
 #[test]

@@ -105,7 +105,7 @@ proptest! {
             mtu,
             encapsulation: 1,
             port: words[4] as u16,
-            reserved: 0,
+            flags: 0,
             cluster: 0,
             reserved_32: 0,
         };

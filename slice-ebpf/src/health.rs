@@ -21,10 +21,10 @@ macro_rules! write {
     };
 }
 
-/// The path of a group that a packet takes now. A group of one has no choice, and costs nothing here.
+/// Which of the first `count` paths of a group a packet takes now. One is no choice, and costs nothing here.
 #[inline(always)]
-pub(crate) fn choose(id: u32, group: &PathGroup) -> u32 {
-    if group.count == 1 {
+pub(crate) fn choose(id: u32, group: &PathGroup, count: u32) -> u32 {
+    if count == 1 {
         return group.paths[0];
     }
     let now = now_ns();
@@ -32,7 +32,7 @@ pub(crate) fn choose(id: u32, group: &PathGroup) -> u32 {
     let (mut chosen, mut best, mut silent) = (group.paths[0], health::NO_PATH, 0);
     // To the end, whatever is found: the verifier walks all that follows once for every way out.
     for place in 0..PathGroup::PATHS_MAX {
-        if place as u32 >= group.count {
+        if place as u32 >= count {
             continue;
         }
         let path = group.paths[place];

@@ -245,11 +245,7 @@ impl Builder<'_> {
         self.image
             .paths
             .insert(path, self.path_to(peer, underlay.address, interface));
-        let mut paths = [0; PathGroup::PATHS_MAX];
-        paths[0] = path;
-        self.image
-            .path_groups
-            .insert(path_group, PathGroup { count: 1, paths });
+        self.image.path_groups.insert(path_group, group_of(&[path]));
         self.image.peers.insert(
             peer.underlay.into(),
             Peer {
@@ -257,7 +253,7 @@ impl Builder<'_> {
                 cluster,
                 member: member.bits,
                 path,
-                flags: 0,
+                flags: if peer.is_fellow { Peer::FELLOW } else { 0 },
             },
         );
         self.add_blocks_elsewhere(&peer.blocks, cluster, path_group, member);
@@ -271,19 +267,27 @@ impl Builder<'_> {
             .or_insert(shown);
     }
 
-    /// Blocks behind gateways: the paths to these, in order, and any of them may deliver.
+    /// Blocks behind gateways: the paths to these, in order, and any of them may deliver. Behind them come
+    /// fellow gateways: where a packet goes when no path to these is proven.
     fn add_remote(&mut self, remote: &ValidatedRemote) {
-        let mut group = PathGroup {
-            count: 0,
-            paths: [0; PathGroup::PATHS_MAX],
-        };
+        let gateway_cluster: &str = &remote.gateway_cluster;
+        let mut paths = Vec::new();
         let mut members = Member::NOBODY;
-        for (place, name) in group.paths.iter_mut().zip(&remote.gateways) {
-            let cluster: &str = &remote.gateway_cluster;
-            *place = PathId::from_name(&[cluster, name, ENTRY]).number();
-            group.count += 1;
-            members = members.and(self.delivery.of(cluster, name));
+        for name in &remote.gateways {
+            paths.push(PathId::from_name(&[gateway_cluster, name, ENTRY]).number());
+            members = members.and(self.delivery.of(gateway_cluster, name));
         }
+        let peers = &self.configuration.node().peers;
+        let fellows = peers.iter().filter(|peer| peer.is_fellow);
+        let to_fellows: Vec<_> = fellows
+            .map(|it| PathId::from_name(&[&it.cluster, &it.name, ENTRY]).number())
+            .filter(|path| !paths.contains(path))
+            .collect();
+        paths.extend(&to_fellows);
+        let group = PathGroup {
+            fellows: to_fellows.len() as u16,
+            ..group_of(&paths)
+        };
         let path_group = remote.path_group().number();
         let cluster = cluster_number(&remote.cluster);
         self.image.path_groups.insert(path_group, group);
@@ -301,7 +305,7 @@ impl Builder<'_> {
         let chosen: BTreeSet<u32> = groups.flat_map(|group| group.paths).collect();
         for peer in image.peers.values_mut() {
             if chosen.contains(&peer.path) {
-                peer.flags = Peer::WATCHED;
+                peer.flags |= Peer::WATCHED;
             }
         }
     }
@@ -332,7 +336,7 @@ impl Builder<'_> {
                 .unwrap_or(interface.mtu_bytes.min(u16::MAX.into())),
             encapsulation: Encapsulation::Vxlan.number(),
             port: Port::new(self.configuration.node().underlay.port).network_word(),
-            reserved: 0,
+            flags: if peer.is_fellow { Path::TO_FELLOW } else { 0 },
             cluster: cluster_number(&peer.cluster),
             reserved_32: 0,
         }
@@ -420,6 +424,20 @@ impl Builder<'_> {
             }
         }
     }
+}
+
+/// A group of these paths, of which there are no more than fit (checked with the configuration).
+fn group_of(paths: &[u32]) -> PathGroup {
+    let mut group = PathGroup {
+        count: 0,
+        fellows: 0,
+        paths: [0; PathGroup::PATHS_MAX],
+    };
+    for (place, path) in group.paths.iter_mut().zip(paths) {
+        *place = *path;
+        group.count += 1;
+    }
+    group
 }
 
 fn cluster_number(name: &str) -> u32 {

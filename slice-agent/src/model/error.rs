@@ -293,6 +293,19 @@ pub enum Problem {
         "no peer is called `{name}`; add it to `peers`, or name one of them as cluster/name: {peers}"
     )]
     UnknownGateway { name: String, peers: String },
+    #[error(
+        "`{0}` is of another cluster; only a gateway of this node's own cluster takes over what this \
+         node cannot send, so remove `fellow`"
+    )]
+    FellowOfOtherCluster(String),
+    #[error(
+        "this node is no gateway, so it has no fellow gateways; set `gateway: true` or remove `fellow`"
+    )]
+    FellowOfNoGateway,
+    #[error(
+        "{count} gateways and fellows, but a packet can choose among {limit} at most; remove some"
+    )]
+    TooManyWays { count: usize, limit: usize },
     #[error("{count} gateways, but a packet can choose among {limit} at most; remove some")]
     TooManyGateways { count: usize, limit: usize },
     #[error(

@@ -159,6 +159,11 @@ pub const OBJECTS: &[Object] = &[
                 "none",
                 "Blocks of slice addresses that the peer owns.",
             ),
+            field(
+                "fellow",
+                "false",
+                "The peer is another gateway of this gateway's cluster: it gets what this one has no way for.",
+            ),
         ],
     },
     Object {

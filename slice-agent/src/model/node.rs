@@ -176,6 +176,7 @@ fn check_peer(
         underlay: underlay?,
         mtu_bytes,
         blocks,
+        is_fellow: fields.fellow.unwrap_or(false),
     })
 }
 
@@ -224,6 +225,13 @@ fn check_peers_together(node: &ValidatedNode, found: &mut Findings) {
         let name = format!("{}/{}", peer.cluster, peer.name);
         if (&peer.cluster, &peer.name) == (&node.cluster, &node.name) {
             found.add(&peer.place.field("name"), Problem::PeerIsSelf(name.clone()));
+        }
+        if peer.is_fellow && peer.cluster != node.cluster {
+            let problem = Problem::FellowOfOtherCluster(name.clone());
+            found.add(&peer.place.field("fellow"), problem);
+        }
+        if peer.is_fellow && !node.is_gateway {
+            found.add(&peer.place.field("fellow"), Problem::FellowOfNoGateway);
         }
         if peer.underlay == node.underlay.address {
             let problem = Problem::PeerIsSelf(peer.underlay.to_string());

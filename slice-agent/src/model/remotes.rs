@@ -26,6 +26,12 @@ pub(super) fn check(
         .iter()
         .map(|peer| named(peer.cluster.as_str(), peer.name.as_str()))
         .collect();
+    let fellows: BTreeSet<_> = node
+        .peers
+        .iter()
+        .filter(|peer| peer.fellow == Some(true))
+        .map(|peer| format!("{}/{}", peer.cluster, peer.name))
+        .collect();
     let mut remotes = Vec::new();
     for (index, fields) in node.remotes.iter().enumerate() {
         let place = place.item("remotes", index);
@@ -34,6 +40,13 @@ pub(super) fn check(
             found.add(&place.field("cluster"), problem);
         }
         remotes.extend(check_remote(&place, fields, &peers, slices, found));
+        let gateways = fields.gateways.len();
+        let others = fellows.iter().filter(|it| !fields.gateways.contains(it));
+        let (count, limit) = (gateways + others.count(), PathGroup::PATHS_MAX);
+        if gateways <= limit && count > limit {
+            let problem = Problem::TooManyWays { count, limit };
+            found.add(&place.field("gateways"), problem);
+        }
     }
     remotes
 }

@@ -78,6 +78,7 @@ pub struct PeerFields {
     pub mtu: Option<u64>,
     #[serde(default)]
     pub blocks: Vec<BlockFields>,
+    pub fellow: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -88,6 +88,8 @@ pub struct ValidatedPeer {
     pub underlay: Ipv4Addr,
     pub mtu_bytes: Option<u32>,
     pub blocks: Vec<ValidatedBlock>,
+    /// Another gateway of this node's cluster, which is one itself.
+    pub is_fellow: bool,
 }
 
 /// What lies behind gateways.

@@ -51,7 +51,7 @@ mod tests {
             mtu: 1500,
             encapsulation: 1,
             port: 6085u16.to_be(),
-            reserved: 0,
+            flags: 0,
             cluster: 0,
             reserved_32: 0,
         }

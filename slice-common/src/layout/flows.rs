@@ -171,7 +171,7 @@ impl Flow {
             mtu: self.mtu,
             encapsulation: Encapsulation::Vxlan.number(),
             port: self.port,
-            reserved: 0,
+            flags: 0,
             cluster: 0,
             reserved_32: 0,
         })

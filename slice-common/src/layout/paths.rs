@@ -19,13 +19,22 @@ layout! {
 impl Peer {
     /// Packets choose between the path to this peer and others, so what is heard of it counts.
     pub const WATCHED: u32 = 1;
+    /// Another gateway of this cluster: it brings what lies behind other nodes when its own ways are dead.
+    pub const FELLOW: u32 = 2;
+
+    #[inline(always)]
+    pub const fn is_fellow(&self) -> bool {
+        self.flags & Self::FELLOW != 0
+    }
 }
 
 layout! {
     /// Value of `PATH_GROUPS` (key: path group): paths in order of preference.
     pub struct PathGroup: 32 {
         /// How many of `paths` are in use, 0..=7.
-        pub count: u32,
+        pub count: u16,
+        /// How many of these, at the end, lead to a fellow gateway: not for what comes from one.
+        pub fellows: u16,
         pub paths: [u32; 7],
     }
 }
@@ -47,7 +56,7 @@ layout! {
         pub encapsulation: u32,
         /// UDP destination port, network order.
         pub port: u16,
-        pub reserved: u16,
+        pub flags: u16,
         /// The cluster of the node at the other end.
         pub cluster: u32,
         pub reserved_32: u32,
@@ -125,6 +134,14 @@ layout! {
 }
 
 impl Path {
+    /// To another gateway of this cluster.
+    pub const TO_FELLOW: u16 = 1;
+
+    #[inline(always)]
+    pub const fn is_to_fellow(&self) -> bool {
+        self.flags & Self::TO_FELLOW != 0
+    }
+
     #[inline(always)]
     pub const fn ends(&self) -> PathEnds {
         PathEnds {

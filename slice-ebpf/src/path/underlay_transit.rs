@@ -92,9 +92,10 @@ struct Arrived<'a> {
 #[inline(always)]
 fn pass_on(packet: Packet, arrived: &Arrived, route: &Route) -> Result<Verdict, DropReason> {
     let Arrived { outer, headers, .. } = arrived;
-    let path = resolve::path_now(route.path_group)?;
+    let path = resolve::path_on(route.path_group, arrived.peer)?;
     // Never back to where it came from, and not round for ever.
-    if path.cluster == arrived.peer.cluster {
+    let takes_over = path.is_to_fellow() && !arrived.peer.is_fellow();
+    if path.cluster == arrived.peer.cluster && !takes_over {
         return Err(DropReason::Loop);
     }
     if headers.ip.ttl() <= 1 {

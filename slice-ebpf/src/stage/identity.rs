@@ -2,7 +2,7 @@
 
 use slice_common::address::{Address, AddressPair};
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Endpoint, Peer, Route};
+use slice_common::layout::{Endpoint, Peer, Route, RouteKind};
 
 use crate::maps;
 
@@ -30,7 +30,7 @@ pub(crate) fn peer(underlay_source: Address) -> Result<&'static Peer, DropReason
 }
 
 /// The block that an inner source lies in, when `peer` may deliver packets of that block and the
-/// block belongs to the slice that the VNI names.
+/// block belongs to the slice that the VNI names. A fellow gateway may deliver of all that lies elsewhere.
 #[inline(always)]
 pub(crate) fn delivered_source(
     table: u32,
@@ -42,8 +42,11 @@ pub(crate) fn delivered_source(
     if route.slice != slice {
         return Err(DropReason::WrongSlice);
     }
-    if route.deliver_group != peer.group || route.deliver_members & peer.member == 0 {
-        return Err(DropReason::WrongPeer);
+    let is_listed = route.deliver_group == peer.group && route.deliver_members & peer.member != 0;
+    let is_elsewhere = matches!(RouteKind::from_number(route.kind), RouteKind::Via);
+    if is_listed || peer.is_fellow() && is_elsewhere {
+        Ok(route)
+    } else {
+        Err(DropReason::WrongPeer)
     }
-    Ok(route)
 }

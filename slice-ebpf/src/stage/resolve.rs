@@ -3,7 +3,7 @@
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
 use slice_common::id::TableId;
-use slice_common::layout::{Endpoint, LocalEndpoint, Path, PathGroup, Route, RouteKind};
+use slice_common::layout::{Endpoint, LocalEndpoint, Path, PathGroup, Peer, Route, RouteKind};
 
 use crate::{health, maps};
 
@@ -117,7 +117,24 @@ pub(crate) fn pod_itself(endpoint: &Endpoint) -> Option<&'static LocalEndpoint> 
 /// The path of a group that a packet takes now.
 #[inline(always)]
 pub(crate) fn path_now(path_group: u32) -> Result<&'static Path, DropReason> {
-    path(health::choose(path_group, group(path_group)?))
+    let group = group(path_group)?;
+    path(health::choose(path_group, group, group.count as u32))
+}
+
+/// The path of a group on which a packet from `peer` goes on now. What a fellow brought never goes to a fellow:
+/// it did so because its own ways are dead.
+#[inline(always)]
+pub(crate) fn path_on(path_group: u32, peer: &Peer) -> Result<&'static Path, DropReason> {
+    let group = group(path_group)?;
+    let count = if peer.is_fellow() {
+        group.count.saturating_sub(group.fellows)
+    } else {
+        group.count
+    };
+    if count == 0 {
+        return Err(DropReason::NoPath);
+    }
+    path(health::choose(path_group, group, count as u32))
 }
 
 /// The first path of a group that answers take, for its MTU.

@@ -10,8 +10,9 @@ use slice_common::layout::{
 use super::tables::{HERE, Tables, VIA};
 use crate::testrun::World;
 use crate::testrun::actors::{
-    ANALYTICS_0, ANALYTICS_2, EAST, EAST_1, INTERNET, KAFKA, KAFKA_0, KAFKA_1, NIC, NODES, Node,
-    PODS, PORT_OWNER, Pod, SHOP, STRANGER, SliceActor, TABLE, WEB_0, WEST_1, address, cluster,
+    ANALYTICS_0, ANALYTICS_2, EAST, EAST_1, EAST_2, INTERNET, KAFKA, KAFKA_0, KAFKA_1, NIC, NODES,
+    Node, PODS, PORT_OWNER, Pod, SHOP, STRANGER, SliceActor, TABLE, WEB_0, WEST_1, address,
+    cluster,
 };
 
 /// Same addresses as others, in a table of its own.
@@ -39,6 +40,8 @@ pub(super) const WIDE: Node = node("wide-1", [172, 20, 4, 11], 3000);
 pub(super) const THIN: Node = node("thin-1", [172, 20, 4, 13], 576);
 /// In one group of peers with `WIDE`, but not entitled to deliver its block.
 pub(super) const NOT_ENTITLED: [u8; 4] = [172, 20, 4, 12];
+/// Another gateway of this node's cluster.
+pub(super) const FELLOW: [u8; 4] = [172, 20, 4, 14];
 const ENTITLED_BIT: u64 = 1 << 40;
 
 const fn node(name: &'static str, address: [u8; 4], path_mtu: u32) -> Node {
@@ -207,7 +210,11 @@ pub(super) fn add_nodes(tables: &mut Tables, world: &World) -> Result<()> {
             mtu: node.path_mtu,
             encapsulation: Encapsulation::Vxlan.number(),
             port: 6085u16.to_be(),
-            reserved: 0,
+            flags: if node.name == THIN.name {
+                Path::TO_FELLOW
+            } else {
+                0
+            },
             cluster: cluster(node.cluster),
             reserved_32: 0,
         };
@@ -224,6 +231,11 @@ pub(super) fn add_nodes(tables: &mut Tables, world: &World) -> Result<()> {
         tables.probes.push((node.path(), probes(node.address)));
     }
     tables.peers.push((NOT_ENTITLED, peer(&WIDE, 1)));
+    let fellow = Peer {
+        flags: Peer::FELLOW,
+        ..peer(&EAST_2, 1)
+    };
+    tables.peers.push((FELLOW, fellow));
     tables
         .groups
         .push((nowhere("empty"), group(0, WEST_1.path())));
@@ -251,9 +263,10 @@ pub(super) fn nonce(address: [u8; 4], at: usize) -> u64 {
     u64::from(u32::from_be_bytes(address)) << 8 | at as u64
 }
 
-fn group(count: u32, first: u32) -> PathGroup {
+fn group(count: u16, first: u32) -> PathGroup {
     PathGroup {
         count,
+        fellows: 0,
         paths: [first, 0, 0, 0, 0, 0, 0],
     }
 }

@@ -40,6 +40,8 @@ pub struct NodePlan {
     pub pod: Option<Ipv4Addr>,
     /// Names of nodes.
     pub peers: Vec<&'static str>,
+    /// Peers that are gateways of the same cluster.
+    pub fellows: Vec<&'static str>,
     pub remotes: Vec<Remote>,
 }
 
@@ -54,7 +56,7 @@ pub struct Remote {
 }
 
 impl Plan {
-    /// Two clusters, two gateways each, a member with a pod on both sides.
+    /// Two clusters, two gateways each that are fellows, a member with a pod on both sides.
     pub fn two_by_two() -> Self {
         let mut nodes = Vec::new();
         for (cluster, far, member, gateways, far_member, far_gateways) in [
@@ -89,16 +91,20 @@ impl Plan {
                 is_gateway: false,
                 pod: Some(Ipv4Addr::new(10, 92, 64 * (side - 1), 2)),
                 peers: gateways.to_vec(),
+                fellows: Vec::new(),
                 remotes: vec![remote(gateways)],
             });
             for (host, name) in (101..).zip(gateways) {
+                let mut fellows = gateways.to_vec();
+                fellows.retain(|it| *it != name);
                 nodes.push(NodePlan {
                     cluster,
                     name,
                     address: address(host),
                     is_gateway: true,
                     pod: None,
-                    peers: [vec![member], far_gateways.to_vec()].concat(),
+                    peers: [vec![member], fellows.clone(), far_gateways.to_vec()].concat(),
+                    fellows,
                     remotes: vec![remote(far_gateways)],
                 });
             }
@@ -158,6 +164,7 @@ impl Plan {
             is_gateway: false,
             pod: Some(Ipv4Addr::new(10, 92, 64 * (side - 1), 2)),
             peers: vec![gateway],
+            fellows: Vec::new(),
             remotes: remotes.map(Remote::new).collect(),
         });
         let mut peers = vec![member];
@@ -188,6 +195,7 @@ impl Plan {
             is_gateway: true,
             pod: None,
             peers: peers.to_vec(),
+            fellows: Vec::new(),
             remotes: behind.iter().copied().map(Remote::new).collect(),
         });
     }
@@ -226,11 +234,12 @@ impl Plan {
             let blocks: Vec<_> = peer.pod.map(block).into_iter().collect();
             let _ = writeln!(
                 text,
-                "- {{cluster: {}, name: {}, underlay: {}, blocks: [{}]}}",
+                "- {{cluster: {}, name: {}, underlay: {}, blocks: [{}], fellow: {}}}",
                 peer.cluster,
                 peer.name,
                 peer.address,
-                blocks.join(", ")
+                blocks.join(", "),
+                node.fellows.contains(&peer.name)
             );
         }
         if !node.remotes.is_empty() {

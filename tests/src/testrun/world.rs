@@ -250,13 +250,14 @@ impl World {
                 mtu: node.path_mtu,
                 encapsulation: Encapsulation::Vxlan.number(),
                 port: 6085u16.to_be(),
-                reserved: 0,
+                flags: 0,
                 cluster: cluster(node.cluster),
                 reserved_32: 0,
             };
             self.insert("PATHS", node.path(), path)?;
             let group = PathGroup {
                 count: 1,
+                fellows: 0,
                 paths: [node.path(), 0, 0, 0, 0, 0, 0],
             };
             self.insert("PATH_GROUPS", node.path_group(), group)?;

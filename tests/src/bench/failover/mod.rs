@@ -57,6 +57,8 @@ enum Fault {
     /// A gateway's link and processes, of both ends in turn.
     GatewayDies,
     LinkCutBothWays,
+    /// A gateway loses every way to the other cluster, but not to its members; of both ends in turn.
+    GatewayCutOff,
     /// From east to west, where the load's first direction goes.
     LinkCutForth,
     LinkCutBack,
@@ -70,11 +72,12 @@ struct Scenario {
     with_agents: bool,
 }
 
-const SCENARIOS: [Scenario; 6] = [
+const SCENARIOS: [Scenario; 7] = [
     scenario("gateway_dies", Fault::GatewayDies, true),
     scenario("gateway_dies_without_agents", Fault::GatewayDies, false),
     scenario("link_cut", Fault::LinkCutBothWays, true),
     scenario("link_cut_without_agents", Fault::LinkCutBothWays, false),
+    scenario("gateway_cut_off", Fault::GatewayCutOff, true),
     scenario("link_cut_forth", Fault::LinkCutForth, true),
     scenario("link_cut_back", Fault::LinkCutBack, true),
 ];
@@ -199,12 +202,10 @@ fn cut(
             gateways.node(victim)?.set_link(false)?;
             gateways.node_mut(victim)?.kill_agent()?;
         }
-        Fault::LinkCutBothWays => {
-            gateways.router.cut(&active.from, &active.to)?;
-            gateways.router.cut(&active.to, &active.from)?;
-        }
-        Fault::LinkCutForth | Fault::LinkCutBack => {
-            gateways.router.cut(&active.from, &active.to)?;
+        fault => {
+            for (from, to) in links(fault, victim, &active, gateways) {
+                gateways.router.cut(from, to)?;
+            }
         }
     }
     let until = watch(load)?;
@@ -218,7 +219,7 @@ fn cut(
         .iter()
         .map(|lane| lane.longest_silence(began, until));
     let what = match scenario.fault {
-        Fault::GatewayDies => victim.to_owned(),
+        Fault::GatewayDies | Fault::GatewayCutOff => victim.to_owned(),
         _ => format!("{} to {}", active.from.name, active.to.name),
     };
     mend(scenario, victim, &active, gateways, agent)?;
@@ -229,6 +230,26 @@ fn cut(
         packets_before: active.packets,
         packets_cut,
     })
+}
+
+/// The links that a fault cuts, from and to.
+fn links<'a>(
+    fault: Fault,
+    victim: &str,
+    active: &'a Active,
+    gateways: &'a Gateways,
+) -> Vec<(&'a NodePlan, &'a NodePlan)> {
+    let (there, back) = ((&active.from, &active.to), (&active.to, &active.from));
+    match fault {
+        Fault::GatewayDies => Vec::new(),
+        Fault::LinkCutBothWays => vec![there, back],
+        Fault::LinkCutForth | Fault::LinkCutBack => vec![there],
+        Fault::GatewayCutOff => {
+            let mut pairs = gateways.plan.gateway_pairs();
+            pairs.retain(|(from, to)| from.name == victim || to.name == victim);
+            pairs
+        }
+    }
 }
 
 /// Packets that a fault stopped so far. A dead gateway stops those that its neighbours still send to it:
@@ -296,12 +317,10 @@ fn mend(
             let node = gateways.plan.node(victim).context("a gateway")?;
             gateways.router.wait_for(node)?;
         }
-        Fault::LinkCutBothWays => {
-            gateways.router.mend(&active.from, &active.to)?;
-            gateways.router.mend(&active.to, &active.from)?;
-        }
-        Fault::LinkCutForth | Fault::LinkCutBack => {
-            gateways.router.mend(&active.from, &active.to)?;
+        fault => {
+            for (from, to) in links(fault, victim, active, gateways) {
+                gateways.router.mend(from, to)?;
+            }
         }
     }
     if scenario.with_agents {

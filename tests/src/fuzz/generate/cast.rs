@@ -1,6 +1,6 @@
 //! Who packets are from and for.
 
-use crate::fuzz::places::{self, HALF_ATTACHED, NOT_ENTITLED, THIN, UPSTAIRS, WIDE};
+use crate::fuzz::places::{self, FELLOW, HALF_ATTACHED, NOT_ENTITLED, THIN, UPSTAIRS, WIDE};
 use crate::fuzz::tables::Tables;
 use crate::packet::Mac;
 use crate::testrun::actors::*;
@@ -62,7 +62,11 @@ impl Cast {
             speakers: [kafka_0; 3].into_iter().chain(others).collect(),
             distant: distant(),
             near: PODS.map(|pod| pod.slice_address).to_vec(),
-            peers: peers.map(|node| node.address).to_vec(),
+            peers: peers
+                .iter()
+                .map(|node| node.address)
+                .chain([FELLOW])
+                .collect(),
             not_entitled: NOT_ENTITLED,
             outside: vec![INTERNET, STRANGER, EAST_1, NAME_SERVER, CLOCK],
             callers: vec![INTERNET, STRANGER, EAST_1, EAST_1_POD_SIDE, KAFKA_1],

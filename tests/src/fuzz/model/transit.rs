@@ -70,7 +70,9 @@ impl Model<'_> {
             self.note_first_part(input, ip, talk, class, notes);
         }
         let path = self.tables.path(route).ok_or(DropReason::NoPath)?;
-        if path.cluster == passing.peer.cluster {
+        let from_fellow = passing.peer.flags & Peer::FELLOW != 0;
+        let takes_over = path.flags & Path::TO_FELLOW != 0 && !from_fellow;
+        if path.cluster == passing.peer.cluster && !takes_over {
             return Err(DropReason::Loop);
         }
         let told = |message| self::answer(input, self, passing, transport.kind, message);

@@ -184,8 +184,9 @@ impl<'t> Model<'t> {
         if block.slice != slice {
             return Err(DropReason::WrongSlice);
         }
-        let is_entitled =
-            block.deliver_group == peer.group && block.deliver_members & peer.member != 0;
+        let is_entitled = block.deliver_group == peer.group
+            && block.deliver_members & peer.member != 0
+            || peer.flags & Peer::FELLOW != 0 && block.kind == VIA;
         is_entitled.then_some(block).ok_or(DropReason::WrongPeer)
     }
 

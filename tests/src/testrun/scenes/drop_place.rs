@@ -91,6 +91,7 @@ pub(super) fn drop_no_path(world: &mut World) -> Result<()> {
         WEST_1.path_group(),
         PathGroup {
             count: 0,
+            fellows: 0,
             paths: [0; 7],
         },
     )?;

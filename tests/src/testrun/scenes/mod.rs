@@ -5,6 +5,7 @@ mod drop_packet;
 mod drop_place;
 mod drop_tunnel;
 mod errors;
+mod fellows;
 mod filter;
 mod flows;
 mod fragments;
@@ -99,6 +100,9 @@ pub fn scenes() -> Vec<Scene> {
             connection_through_a_gateway_fits_its_next_path merged_segments_through_a_gateway
             answers_pass_any_gateway parts_through_a_gateway what_a_gateway_does_not_pass_on
             drop_loop drop_ttl late_without_a_word;
+        fellows: a_fellow_takes_over_where_no_way_is_proven
+            what_a_fellow_brings_goes_out_by_own_ways
+            a_fellow_speaks_for_pods_of_other_nodes_only;
         paths: probed_path_is_chosen_by_its_answers unprobed_path_is_chosen_by_what_is_heard
             arrival_proves_a_watched_path probe_is_answered drop_bad_probe drop_probe_limit
             only_the_probers_probes_leave;

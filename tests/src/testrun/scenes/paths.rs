@@ -23,6 +23,7 @@ const ANSWER: u8 = 2;
 fn two_paths(world: &mut World) -> Result<()> {
     let group = PathGroup {
         count: 2,
+        fellows: 0,
         paths: [WEST_1.path(), EDGE_1.path(), 0, 0, 0, 0, 0],
     };
     world.insert("PATH_GROUPS", WEST_1.path_group(), group)?;
@@ -41,16 +42,16 @@ fn two_paths(world: &mut World) -> Result<()> {
 
 /// What is known of a path, in milliseconds before now; 0 for never.
 #[derive(Clone, Copy, Default)]
-struct Known {
-    heard: u64,
-    heard_since: u64,
-    answered: u64,
-    answered_since: u64,
-    sent: u64,
-    sent_since: u64,
+pub(super) struct Known {
+    pub(super) heard: u64,
+    pub(super) heard_since: u64,
+    pub(super) answered: u64,
+    pub(super) answered_since: u64,
+    pub(super) sent: u64,
+    pub(super) sent_since: u64,
 }
 
-const NOTHING: Known = Known {
+pub(super) const NOTHING: Known = Known {
     heard: 0,
     heard_since: 0,
     answered: 0,
@@ -58,17 +59,17 @@ const NOTHING: Known = Known {
     sent: 0,
     sent_since: 0,
 };
-const ANSWERS: Known = Known {
-    answered: 90,
+pub(super) const ANSWERS: Known = Known {
+    answered: 20,
     answered_since: 5000,
     ..NOTHING
 };
 const ANSWERS_AGAIN: Known = Known {
-    answered: 90,
+    answered: 20,
     answered_since: 500,
     ..NOTHING
 };
-const ANSWERED_ONCE: Known = Known {
+pub(super) const ANSWERED_ONCE: Known = Known {
     answered: 400,
     answered_since: 5000,
     ..NOTHING
@@ -99,7 +100,7 @@ const FORGOTTEN: Known = Known {
     ..NOTHING
 };
 
-fn know(world: &mut World, node: Node, known: Known, now: u64) -> Result<()> {
+pub(super) fn know(world: &mut World, node: Node, known: Known, now: u64) -> Result<()> {
     let ago = |ms: u64| if ms == 0 { 0 } else { now - ms * MS };
     let health = PathHealth {
         heard_ns: ago(known.heard),
@@ -114,7 +115,13 @@ fn know(world: &mut World, node: Node, known: Known, now: u64) -> Result<()> {
 }
 
 /// The prober sent its last probe so many milliseconds ago, and began a while before.
-fn prober(world: &mut World, node: Node, newest_ms: u64, since_ms: u64, now: u64) -> Result<()> {
+pub(super) fn prober(
+    world: &mut World,
+    node: Node,
+    newest_ms: u64,
+    since_ms: u64,
+    now: u64,
+) -> Result<()> {
     let sent_ns = now - newest_ms * MS;
     let mut sent = [SentProbe {
         nonce: 0,
@@ -227,7 +234,7 @@ pub(super) fn probed_path_is_chosen_by_its_answers(world: &mut World) -> Result<
                 },
                 now,
             )?;
-            prober(world, node, 50, 9000, now)?;
+            prober(world, node, 5, 9000, now)?;
         }
         goes_to(world, scene, node, how)?;
     }

@@ -9,10 +9,10 @@ use crate::packet::{Checksum, Icmp, Ipv4, Ipv4Quote, Tcp, Udp, Vxlan};
 use crate::testrun::actors::*;
 use crate::testrun::{Expected, Program, World};
 
-const PORT: u16 = 0xc777;
+pub(super) const PORT: u16 = 0xc777;
 
 /// East-1 passes packets on.
-fn gateway(world: &mut World) -> Result<()> {
+pub(super) fn gateway(world: &mut World) -> Result<()> {
     world.set_settings(Settings {
         flags: Settings::GATEWAY,
         ..standard_settings()
@@ -45,7 +45,7 @@ fn arrives(inner: &Ipv4) -> Vxlan {
 }
 
 /// As east-1 sends it on: the Ethernet header is the neighbour layer's business.
-fn leaves(to: Node, inner: &Ipv4) -> Vec<u8> {
+pub(super) fn leaves(to: Node, inner: &Ipv4) -> Vec<u8> {
     let tunnel = tunnel_between(EAST_1, to.address, KAFKA.id, 3)
         .source_port(PORT)
         .outer(|outer| outer.dscp(18).ecn(1))
