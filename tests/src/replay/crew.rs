@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use slice_agent::apply::maps::Maps;
 use slice_agent::observe::counters;
 use slice_common::layout::DropKey;
@@ -107,6 +110,16 @@ impl Crew {
             }
         }
         Ok(arrived)
+    }
+
+    /// Returns when a frame arrives in any pod, and after the limit at the latest.
+    pub(super) fn wait_for_frames(&self, limit: Duration) -> Result<()> {
+        let sockets = self.captures.iter().map(|(_, _, capture)| capture.as_fd());
+        let mut sockets: Vec<_> = sockets
+            .map(|socket| PollFd::new(socket, PollFlags::POLLIN))
+            .collect();
+        ppoll(&mut sockets, Some(limit.into()), None)?;
+        Ok(())
     }
 
     /// What all nodes have dropped so far.

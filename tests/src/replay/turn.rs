@@ -25,6 +25,8 @@ const TURNS_PER_BATCH: usize = 12;
 const DRAWS_PER_TURN: usize = 20;
 /// How long a frame may be under way on a busy machine.
 const LIMIT: Duration = Duration::from_secs(4);
+/// No socket tells of a packet that is dropped and counted: so long after the last frame the counters
+/// are read again.
 const LOOK_AGAIN: Duration = Duration::from_micros(200);
 /// Nobody's: a host overhears a frame for it, and drops it.
 const NOBODYS_MAC: Mac = [0x02, 0, 0, 0, 0, 0x77];
@@ -252,7 +254,7 @@ impl<'t> Replay<'t> {
             if is_all || Instant::now() >= deadline {
                 break now;
             }
-            std::thread::sleep(LOOK_AGAIN);
+            self.crew.wait_for_frames(LOOK_AGAIN)?;
         };
         let missing = self.compare_deliveries(turn, &arrived);
         self.compare_drops(turn, &due, &now, missing);
