@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use slice_tests::findings::Findings;
+use slice_tests::harness::{Scene, say};
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{Account, Books, Capture, QuietPods, Raw};
 use slice_tests::netns::NetNs;
 use slice_tests::packet::{Icmp, Ipv4, Tcp, Udp, faults};
-
-use crate::{Scene, say};
 
 pub(crate) const SCENES: &[Scene] = &[
     ("a_packet_that_is_lost_in_silence_is_noticed", silent_loss),

@@ -14,11 +14,10 @@ use slice_common::id::{NamespaceId, TableId};
 use slice_common::layout::{LocalEndpoint, LocalKey, PolicyEntry, PolicyKey, Route, RouteKey};
 use slice_tests::child::poll_until;
 use slice_tests::findings::Findings;
+use slice_tests::harness::{Scene, agent_file, say};
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{Books, Capture, QuietPods, Raw, maps_of, put_in_force};
 use slice_tests::packet::{Checksum, Ipv4, Tcp, Udp};
-
-use crate::{Scene, agent, say};
 
 pub(crate) const SCENES: &[Scene] = &[
     (
@@ -60,7 +59,7 @@ fn flips(lab: &Lab) -> Result<()> {
     // An agent would put back what is taken away.
     lab.stop_agents()?;
     let played = play_flips(lab);
-    lab.start_agents(&agent())?;
+    lab.start_agents(&agent_file())?;
     let late = played?;
     Findings {
         wrong_deliveries: Some(late),
@@ -261,7 +260,7 @@ fn address_given_away(lab: &Lab, address: Address) -> Result<Flip> {
 fn replaced_tables(lab: &Lab) -> Result<()> {
     lab.stop_agents()?;
     let played = replace_under_load(lab);
-    lab.start_agents(&agent())?;
+    lab.start_agents(&agent_file())?;
     played
 }
 

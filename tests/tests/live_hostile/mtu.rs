@@ -10,13 +10,12 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt};
 use slice_common::layout::Path;
 use slice_tests::child::poll_until;
+use slice_tests::harness::{Scene, agent_file, say};
 use slice_tests::lab::inventory::CLUSTERS;
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{Mailbox, maps_of, without_offload};
 use slice_tests::netns::NetNs;
 use slice_tests::traffic::tcp::{self, TcpOptions};
-
-use crate::{Scene, agent, say};
 
 pub(crate) const SCENES: &[Scene] = &[(
     "pods_and_underlays_of_all_widths_leave_no_black_hole",
@@ -198,7 +197,7 @@ fn set_underlay(lab: &Lab, width: u32) -> Result<()> {
         set(&node.netns, "nic0", width)?;
         set(&fabric, &node.spec.fabric_port(), width)?;
         lab.end_agent(name, Signal::SIGTERM)?;
-        lab.start_agent(name, &agent())?;
+        lab.start_agent(name, &agent_file())?;
         let paths = || maps_of(lab, name)?.entries::<u32, Path>("PATHS");
         let known = poll_until(LIMIT, || {
             let is_known = paths()?.values().all(|path| path.mtu == width);

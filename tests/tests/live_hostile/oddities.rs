@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use slice_common::layout::{LocalEndpoint, LocalKey};
 use slice_tests::child::poll_until;
+use slice_tests::harness::{Scene, agent_file, say};
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{
     Books, Capture, Frame, Mailbox, QuietPods, expect_drops, inject, mac_of, maps_of, tunnel_frame,
@@ -14,7 +15,6 @@ use slice_tests::netns::NetNs;
 use slice_tests::packet::{Checksum, Icmp, Ipv4, Ipv4Quote, Tcp, Udp};
 
 use crate::flip::{Load, stamp_of};
-use crate::{Scene, agent, say};
 
 pub(crate) const SCENES: &[Scene] = &[
     (
@@ -159,7 +159,7 @@ fn overheard_by_nodes(lab: &Lab) -> Result<u64> {
 fn dead_agents(lab: &Lab) -> Result<()> {
     lab.stop_agents()?;
     let played = send_past_dead_agents(lab);
-    lab.start_agents(&agent())?;
+    lab.start_agents(&agent_file())?;
     played
 }
 

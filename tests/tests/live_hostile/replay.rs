@@ -7,11 +7,10 @@ use anyhow::{Context, Result, ensure};
 use slice_agent::image::Prefixed;
 use slice_common::layout::{Peer, PolicyEntry, PolicyKey, PolicyVerdict};
 use slice_tests::findings::Findings;
+use slice_tests::harness::{Scene, say};
 use slice_tests::lab::{KernelDrops, Lab};
 use slice_tests::live::{maps_of, put_in_force};
 use slice_tests::replay::{NodeTables, Replay, Tally};
-
-use crate::{Scene, say};
 
 pub(crate) const SCENES: &[Scene] = &[
     (

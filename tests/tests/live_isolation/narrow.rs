@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{getsockopt, sockopt};
 use slice_tests::child::poll_until;
+use slice_tests::harness::Scene;
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{Mailbox, expect_drops, without_offload};
 use slice_tests::traffic::tcp::{self, TcpLoad, TcpOptions};
 
 use crate::sizes::never_fragment;
-use crate::{OPEN_PORT, Scene, pods, same, slice_address};
+use crate::{OPEN_PORT, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[(
     "streams_go_on_and_senders_are_told_when_the_underlay_narrows",

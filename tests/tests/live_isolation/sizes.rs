@@ -8,13 +8,14 @@ use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use slice_tests::child::poll_until;
+use slice_tests::harness::Scene;
 use slice_tests::lab::{KernelDrops, Lab, Pod};
 use slice_tests::live::{Capture, Frame, Mailbox, TunnelFrame, expect_drops, inject, meet};
 use slice_tests::live::{Inner, tunnel_frame, without_offload};
 use slice_tests::packet::{Checksum, Udp};
 use slice_tests::traffic::tcp::{self, TcpOptions};
 
-use crate::{OPEN_PORT, Scene, echo, ipv4, pods, same, slice_address};
+use crate::{OPEN_PORT, echo, ipv4, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[
     ("segments_of_a_stream_fit_the_tunnel", clamped_mss),
