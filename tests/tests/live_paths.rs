@@ -2,6 +2,9 @@
 //! forgers, agents that restart, paths that die and come back. Needs root and the agent that
 //! `cargo xtask build` makes.
 
+#[path = "live_paths/hostile.rs"]
+mod hostile;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
@@ -36,6 +39,14 @@ fn main() -> ExitCode {
             trial("gateways_agents_restart_under_load", restarts),
             trial("all_paths_die_and_one_comes_back", all_paths_die),
             trial("a_gateway_delivers_only_what_lies_behind_it", wrong_peer),
+            trial(
+                "hostile_packets_among_gateways_go_where_the_model_says_and_nowhere_else",
+                hostile::replay,
+            ),
+            trial(
+                "strangers_prove_no_path_and_nothing_invalid_does",
+                hostile::unproven,
+            ),
             trial("a_narrow_path_is_measured", narrow_path),
             trial("clusters_behind_a_hub_reach_each_other", hub),
             trial("packets_of_a_loop_end_counted", configured_loop),
@@ -53,8 +64,8 @@ fn two_by_two(play: impl FnOnce(&mut Gateways, [Place; 2]) -> Result<()>) -> Res
     let mut gateways = Gateways::build(&ground, Plan::two_by_two(), &agent_file())?;
     gateways.wait_until_paths_are_up()?;
     let pods = [
-        gateways.node("east-1")?.pod()?.clone(),
-        gateways.node("west-1")?.pod()?.clone(),
+        gateways.node("east-1")?.pod()?,
+        gateways.node("west-1")?.pod()?,
     ];
     play(&mut gateways, pods)
 }
@@ -250,8 +261,8 @@ fn hub() -> Result<()> {
         gateways.node("east-1")?.pod()?,
         gateways.node("west-1")?.pod()?,
     );
-    meet(east, west)?;
-    stream(east, west)?;
+    meet(&east, &west)?;
+    stream(&east, &west)?;
     for name in ["east-gw", "hub-gw", "west-gw"] {
         let passed = gateways.node(name)?.passed_on()?;
         ensure!(passed > 100, "{name} passed {passed} packets on");

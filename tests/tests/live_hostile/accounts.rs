@@ -41,7 +41,7 @@ struct Sent {
 fn mixed_load(lab: &Lab) -> Result<()> {
     let pods = lab.pods()?;
     let load = load_of(&pods)?;
-    let _quiet = QuietPods::of(lab.pods()?)?;
+    let _quiet = QuietPods::of(lab.pods()?.into_iter().map(|pod| pod.netns))?;
     let started = Instant::now();
     let (account, wrong) = send_and_account(lab, &pods, &load)?;
     let took = started.elapsed();
@@ -94,7 +94,7 @@ fn silent_loss(lab: &Lab) -> Result<()> {
     let pods = lab.pods()?;
     let mut load = load_of(&pods)?;
     load.truncate(load.len() / ROUNDS as usize);
-    let _quiet = QuietPods::of(lab.pods()?)?;
+    let _quiet = QuietPods::of(lab.pods()?.into_iter().map(|pod| pod.netns))?;
     let wan = NetNs::open("sl-wan")?;
     // Dropped by the packet filter of a router on the way, which counts nowhere.
     let nft = |script: &str| -> Result<()> {

@@ -73,7 +73,7 @@ fn flips(lab: &Lab) -> Result<()> {
 fn play_flips(lab: &Lab) -> Result<u64> {
     let [from, to, heir] = ["kafka-0", "kafka-1", "analytics-0"].map(|name| lab.pod(name));
     let (from, to, heir) = (from?, to?, heir?);
-    let _quiet = QuietPods::of(vec![to.clone(), heir.clone()])?;
+    let _quiet = QuietPods::of([to.netns.clone(), heir.netns.clone()])?;
     let mut late = 0;
     let nothing = Flip {
         what: "nothing at all",
@@ -266,7 +266,7 @@ fn replaced_tables(lab: &Lab) -> Result<()> {
 
 fn replace_under_load(lab: &Lab) -> Result<()> {
     let (from, to) = (lab.pod("kafka-0")?, lab.pod("kafka-1")?);
-    let _quiet = QuietPods::of(vec![to.clone()])?;
+    let _quiet = QuietPods::of([to.netns.clone()])?;
     let capture = Capture::of_arriving(&to.netns, "eth0")?;
     let books = Books::open(lab)?;
     let load = Load::of(&from, &to)?;

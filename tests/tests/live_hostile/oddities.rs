@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use slice_common::layout::{LocalEndpoint, LocalKey};
 use slice_tests::child::poll_until;
 use slice_tests::harness::{Scene, agent_file, say};
-use slice_tests::lab::{Lab, Pod};
+use slice_tests::lab::{Lab, Pod, overheard};
 use slice_tests::live::{
     Books, Capture, Frame, Mailbox, QuietPods, expect_drops, inject, mac_of, maps_of, tunnel_frame,
 };
@@ -38,7 +38,7 @@ const SERVER_PORT: u16 = 9092;
 /// `analytics` may open connections to `kafka`, and `kafka` none to `analytics`.
 fn tricks_with_flags(lab: &Lab) -> Result<()> {
     let (server, client) = (lab.pod("kafka-1")?, lab.pod("analytics-1")?);
-    let _quiet = QuietPods::of(vec![server.clone(), client.clone()])?;
+    let _quiet = QuietPods::of([server.netns.clone(), client.netns.clone()])?;
     let at_client = Capture::of_arriving(&client.netns, "eth0")?;
     let to = client.slice_address.context("a member")?.octets();
     let base = || Ipv4::between(server.pod_address.octets(), to).identification(1);
@@ -87,7 +87,7 @@ fn tricks_with_flags(lab: &Lab) -> Result<()> {
 /// The first router is one neighbour, the far node's is another.
 fn neighbours(lab: &Lab) -> Result<()> {
     let (from, to) = (lab.pod("kafka-0")?, lab.pod("kafka-1")?);
-    let _quiet = QuietPods::of(vec![to.clone()])?;
+    let _quiet = QuietPods::of([to.netns.clone()])?;
     let (near, far) = (lab.node("east-1")?, lab.node("west-1")?);
     let fabric = NetNs::open(&far.spec.cluster().fabric_namespace())?;
     let own = mac_of(&far.netns, "nic0")?;
@@ -152,7 +152,9 @@ fn forget_neighbours(
 }
 
 fn overheard_by_nodes(lab: &Lab) -> Result<u64> {
-    lab.overheard_at(|device| device == "nic0")
+    let nodes = lab.nodes()?;
+    let nodes: Vec<_> = nodes.iter().map(|node| &node.netns).collect();
+    overheard(&nodes, |device| device == "nic0")
 }
 
 /// A pod that came after the agent died, and the host itself.
