@@ -4,6 +4,8 @@
 
 #[path = "live_paths/hostile.rs"]
 mod hostile;
+#[path = "live_paths/widths.rs"]
+mod widths;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -46,6 +48,10 @@ fn main() -> ExitCode {
             trial(
                 "strangers_prove_no_path_and_nothing_invalid_does",
                 hostile::unproven,
+            ),
+            trial(
+                "nothing_is_lost_for_good_when_a_narrow_path_takes_over_from_a_wide_one",
+                widths::take_over,
             ),
             trial("a_narrow_path_is_measured", narrow_path),
             trial("clusters_behind_a_hub_reach_each_other", hub),
