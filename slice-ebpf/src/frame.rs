@@ -5,6 +5,8 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
 
+use crate::packet::load_within;
+
 /// One frame.
 #[derive(Clone, Copy)]
 pub(crate) struct Frame {
@@ -38,13 +40,8 @@ impl Frame {
     /// constants and a header length of four bits.
     #[inline(always)]
     pub(crate) fn load<T: Copy>(self, offset: u32) -> Option<T> {
-        let start = self.data() + offset as usize;
-        if start + size_of::<T>() > self.data_end() {
-            return None;
-        }
-        // SAFETY: within the buffer, checked above in the form that the verifier follows. Packet
-        // memory may be unaligned for `T`: every kernel on x86-64 and arm64 allows that for packets.
-        Some(unsafe { (start as *const T).read_volatile() })
+        // SAFETY: the kernel gives the bounds of this buffer.
+        unsafe { load_within(self.data(), self.data_end(), offset) }
     }
 
     #[inline(always)]

@@ -159,13 +159,8 @@ impl Packet {
     /// constants and a header length of four bits.
     #[inline(always)]
     pub(crate) fn load<T: Copy>(self, offset: u32) -> Option<T> {
-        let start = self.data() + offset as usize;
-        if start + size_of::<T>() > self.data_end() {
-            return None;
-        }
-        // SAFETY: within the packet, checked above in the form that the verifier follows. Packet
-        // memory may be unaligned for `T`: every kernel on x86-64 and arm64 allows that for packets.
-        Some(unsafe { (start as *const T).read_volatile() })
+        // SAFETY: the kernel gives the bounds of this packet.
+        unsafe { load_within(self.data(), self.data_end(), offset) }
     }
 
     /// Overwrites bytes without touching any checksum.
@@ -379,4 +374,20 @@ pub(crate) fn now_ns() -> u64 {
 #[inline(always)]
 fn check(result: i64) -> Result<(), Refused> {
     if result == 0 { Ok(()) } else { Err(Refused) }
+}
+
+/// Loads `T` at `offset` of the memory between two addresses, or nothing when that ends before.
+///
+/// # Safety
+/// The kernel must have given both addresses as the bounds of one packet, and `T` must be made of integers
+/// without padding.
+#[inline(always)]
+pub(crate) unsafe fn load_within<T: Copy>(data: usize, data_end: usize, offset: u32) -> Option<T> {
+    let start = data + offset as usize;
+    if start + size_of::<T>() > data_end {
+        return None;
+    }
+    // SAFETY: within the packet, checked above in the form that the verifier follows. Packet
+    // memory may be unaligned for `T`: every kernel on x86-64 and arm64 allows that for packets.
+    Some(unsafe { (start as *const T).read_volatile() })
 }

@@ -8,6 +8,7 @@ pub mod findings;
 pub mod fuzz;
 pub mod gateways;
 pub mod guard;
+pub mod harness;
 pub mod json_file;
 pub mod kafka;
 pub mod lab;

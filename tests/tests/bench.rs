@@ -2,7 +2,7 @@
 //! what voids a run must void it. Needs root and the agent that `cargo xtask build` makes.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use slice_tests::bench::bed::ground::{BENCH_DIR, Ground, NAMESPACE_PREFIX};
@@ -10,6 +10,7 @@ use slice_tests::bench::bed::{Bed, Variant};
 use slice_tests::bench::load::Run;
 use slice_tests::bench::targets::{CASES, Link};
 use slice_tests::bench::{self, PathArgs, checks};
+use slice_tests::harness::{Need, agent_file, can_run};
 use slice_tests::netns::NetNs;
 
 const ROUNDS: u32 = 2;
@@ -18,7 +19,10 @@ const WAIT: Duration = Duration::from_secs(1200);
 
 #[test]
 fn every_way_carries_every_load_and_nothing_is_left_behind() {
-    let Some(agent) = agent() else { return };
+    if !can_run("the bench", Need::Agent) {
+        return;
+    }
+    let agent = agent_file();
     let report = bench::path(&PathArgs {
         rounds: Some(ROUNDS),
         agent: Some(agent),
@@ -46,7 +50,10 @@ fn every_way_carries_every_load_and_nothing_is_left_behind() {
 
 #[test]
 fn the_control_differs_by_the_device_alone_and_a_run_that_is_not_wire_mode_is_void() {
-    let Some(agent) = agent() else { return };
+    if !can_run("the bench", Need::Agent) {
+        return;
+    }
+    let agent = agent_file();
     let ground = Ground::take(WAIT).unwrap();
     let refused = Ground::take(Duration::ZERO).unwrap_err().to_string();
     assert!(
@@ -128,21 +135,4 @@ fn without_chosen_numbers(command: &str, line: &str) -> String {
         "{command}: {}",
         text.split("@if").next().unwrap_or_default()
     )
-}
-
-/// `None` where this machine cannot measure.
-fn agent() -> Option<PathBuf> {
-    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/slice-agent");
-    let agent = std::env::var_os("SLICE_AGENT_BIN").map_or_else(built, PathBuf::from);
-    let reason = if !nix::unistd::geteuid().is_root() {
-        "the bench needs root".to_owned()
-    } else if !agent.is_file() {
-        format!("no agent at {}: run `cargo xtask build`", agent.display())
-    } else {
-        return Some(agent);
-    };
-    let required = std::env::var_os("SLICE_TESTS_REQUIRED").is_some_and(|value| !value.is_empty());
-    assert!(!required, "{reason}");
-    eprintln!("SKIPPED: {reason}");
-    None
 }

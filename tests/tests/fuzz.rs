@@ -4,9 +4,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Trial;
 use slice_tests::fuzz::corpus::{self, PROGRAMS};
-use slice_tests::fuzz::{Campaign, Tables, object_file};
+use slice_tests::fuzz::{Campaign, Tables};
+use slice_tests::harness::{self, Need, object_file};
 use slice_tests::testrun::actors::{KAFKA_0, address};
 use slice_tests::testrun::{Program, World, in_own_network};
 
@@ -17,14 +18,11 @@ const SEED: u64 = 1;
 const TIMES_MIN: u64 = 40;
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // Each holds the maps of a world.
-    arguments.test_threads = Some(1);
-    if !arguments.list
-        && let Some(reason) = reason_to_skip()
-    {
-        return skip(&reason);
-    }
+    harness::main_of_each("random packets", Need::Object, trials)
+}
+
+/// Each holds the maps of a world of its own.
+fn trials() -> Vec<Trial> {
     let mut trials = vec![trial("the_corpus_is_judged_as_the_model_says", replay)];
     for program in PROGRAMS {
         let name = format!("{}_does_what_the_model_says", program.name());
@@ -38,7 +36,7 @@ fn main() -> ExitCode {
         let name = format!("it_would_be_seen_if_{}", error.name);
         trials.push(trial(name, move |world| is_seen(world, error)));
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    trials
 }
 
 fn replay(world: &mut World) -> Result<()> {
@@ -178,35 +176,9 @@ fn trial(
     name: impl Into<String>,
     f: impl FnOnce(&mut World) -> Result<()> + Send + 'static,
 ) -> Trial {
-    Trial::test(name, move || {
+    harness::trial(name, move || {
         let file = object_file();
-        let object =
-            std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let object = std::fs::read(&file).with_context(|| file.display().to_string())?;
         in_own_network(|| f(&mut World::new(&object)?))
-            .map_err(|error| Failed::from(format!("{error:#}")))
     })
-}
-
-fn reason_to_skip() -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("loading programs needs root".to_owned());
-    }
-    let file = object_file();
-    let missing = !file.is_file();
-    missing.then(|| {
-        format!(
-            "there is no object {}; `cargo xtask build` makes it",
-            file.display()
-        )
-    })
-}
-
-fn skip(reason: &str) -> ExitCode {
-    eprintln!("SKIPPED: random packets: {reason}");
-    let required = std::env::var_os("SLICE_TESTS_REQUIRED").is_some_and(|value| value == "1");
-    if required {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
 }

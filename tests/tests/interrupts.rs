@@ -2,14 +2,14 @@
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use slice_tests::child::poll_until;
+use slice_tests::harness::{self, Need, agent_file};
 use slice_tests::lab::cleanup::Leftovers;
 use slice_tests::lab::state::{LabLock, Process, State};
 
@@ -17,26 +17,8 @@ use slice_tests::lab::state::{LabLock, Process, State};
 const TURN_LIMIT: Duration = Duration::from_secs(240);
 const END_LIMIT: Duration = Duration::from_secs(60);
 
-/// Gives the test its turn at the one lab of the machine, or `None` if it cannot have one.
 fn turn() -> Option<MutexGuard<'static, ()>> {
-    static TURN: Mutex<()> = Mutex::new(());
-    if nix::unistd::geteuid().is_root() {
-        return Some(TURN.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-    assert!(
-        std::env::var_os("SLICE_TESTS_REQUIRED").is_none_or(|value| value != "1"),
-        "SLICE_TESTS_REQUIRED=1, but the lab tests need root"
-    );
-    eprintln!("SKIPPED: lab tests need root");
-    None
-}
-
-/// The agent that xtask built, or the one beside the lab's program.
-fn agent() -> PathBuf {
-    let built = std::env::var_os("SLICE_AGENT_BIN").map(PathBuf::from);
-    built.unwrap_or_else(|| {
-        PathBuf::from(env!("CARGO_BIN_EXE_slice-lab")).with_file_name("slice-agent")
-    })
+    harness::turn("a lab that is interrupted", Need::Agent)
 }
 
 /// `slice-lab` at work, with all that belongs to its lab when it was last looked at.
@@ -151,7 +133,7 @@ fn an_interrupt_while_namespaces_are_made_leaves_none() {
 #[test]
 fn every_ending_signal_takes_agents_and_relay_down_too() {
     let Some(_turn) = turn() else { return };
-    let agent = agent();
+    let agent = agent_file();
     let flags = ["--wan", "relay", "--agents", agent.to_str().unwrap()];
     for (signal, expected) in [
         (Signal::SIGINT, 130),
@@ -171,7 +153,7 @@ fn every_ending_signal_takes_agents_and_relay_down_too() {
 #[test]
 fn more_signals_during_the_clean_up_change_nothing() {
     let Some(_turn) = turn() else { return };
-    let agent = agent();
+    let agent = agent_file();
     let mut up = up(&["--agents", agent.to_str().unwrap()]);
     up.wait_until("agents", agents_run);
     up.signal(Signal::SIGINT);

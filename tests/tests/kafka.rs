@@ -1,9 +1,8 @@
 //! One real Kafka cluster over three clusters whose pods have the same addresses. Needs root, the
 //! agent that `cargo xtask build` makes, Java and Maven.
 
-use std::io::Write as _;
 use std::net::SocketAddrV4;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -11,12 +10,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use slice_tests::child::poll_until;
 use slice_tests::demo::kafka::{BROKERS, Prepared, Stretched, prepare};
+use slice_tests::harness::{Need, agent_file, can_run, say, skip};
 use slice_tests::kafka::CLIENT_PORT;
 use slice_tests::lab::cleanup::Leftovers;
 use slice_tests::lab::state::{LabLock, Process, State};
 use slice_tests::lab::{Lab, LabOptions};
 use slice_tests::probe::{Drops, Listener, Outcome, attempt};
 
+const NAME: &str = "the stretched Kafka";
 const FORMATION_LIMIT: Duration = Duration::from_secs(90);
 const LIMIT: Duration = Duration::from_secs(90);
 /// Lasts four seconds, so that a broker can die in the middle.
@@ -28,11 +29,14 @@ const VICTIM: usize = 1;
 
 #[test]
 fn no_acknowledged_record_of_a_stretched_cluster_is_lost_when_a_broker_dies() {
-    let Some(agent) = agent() else { return };
+    if !can_run(NAME, Need::Agent) {
+        return;
+    }
+    let agent = agent_file();
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kafka");
     let install = match prepare(&target).unwrap() {
         Prepared::Ready(install) => install,
-        Prepared::Missing(why) => return skip(&why),
+        Prepared::Missing(why) => return skip(NAME, &why),
     };
     let lab = Lab::up(&LabOptions {
         lock_wait: Duration::from_secs(600),
@@ -96,10 +100,13 @@ fn no_acknowledged_record_of_a_stretched_cluster_is_lost_when_a_broker_dies() {
 
 #[test]
 fn a_demo_that_is_ended_while_kafka_starts_leaves_no_java_and_no_lab() {
-    let Some(agent) = agent() else { return };
+    if !can_run(NAME, Need::Agent) {
+        return;
+    }
+    let agent = agent_file();
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kafka");
     if let Prepared::Missing(why) = prepare(&target).unwrap() {
-        return skip(&why);
+        return skip(NAME, &why);
     }
     let figures = tempfile::tempdir().unwrap();
     let mut demo = Command::new(env!("CARGO_BIN_EXE_slice-lab"))
@@ -149,34 +156,4 @@ fn reach_a_broker(lab: &Lab) -> Outcome {
     let to = SocketAddrV4::new(to.slice_address.unwrap(), CLIENT_PORT);
     let limit = Duration::from_secs(2);
     attempt(&from.netns, to, limit, || Ok(Drops::new())).unwrap()
-}
-
-/// The agent to run, or `None` if this machine cannot play the scene.
-fn agent() -> Option<PathBuf> {
-    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/slice-agent");
-    let agent = std::env::var_os("SLICE_AGENT_BIN").map_or_else(built, PathBuf::from);
-    if !nix::unistd::geteuid().is_root() {
-        skip("the lab needs root");
-        return None;
-    }
-    if !agent.is_file() {
-        let agent = agent.display();
-        skip(&format!("no agent at {agent}: run `cargo xtask build`"));
-        return None;
-    }
-    Some(agent)
-}
-
-fn skip(reason: &str) {
-    let required = std::env::var_os("SLICE_TESTS_REQUIRED").is_some_and(|value| value == "1");
-    assert!(
-        !required,
-        "{reason}, and SLICE_TESTS_REQUIRED=1 allows no skip"
-    );
-    say(&format!("SKIPPED: {reason}"));
-}
-
-/// To stderr itself: what a passing test prints is not shown.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -3,10 +3,11 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use slice_tests::child::poll_until;
+use slice_tests::harness::{self, Need};
 use slice_tests::lab::cleanup::Leftovers;
 use slice_tests::lab::state::State;
 use slice_tests::lab::{Lab, LabOptions, Ping, PingReport, Pod, Wan};
@@ -17,19 +18,8 @@ use slice_tests::relay::Settings;
 const TOLERATED_LATENESS_US: u64 = 2_000;
 const ATTEMPTS: u32 = 5;
 
-/// Gives the test its turn at the one lab of the machine, or `None` if it cannot have one.
 fn turn() -> Option<MutexGuard<'static, ()>> {
-    static TURN: Mutex<()> = Mutex::new(());
-    if nix::unistd::geteuid().is_root() {
-        // A test that failed in its turn has dropped its lab: the next one may go on.
-        return Some(TURN.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-    assert!(
-        std::env::var_os("SLICE_TESTS_REQUIRED").is_none_or(|value| value != "1"),
-        "SLICE_TESTS_REQUIRED=1, but the lab tests need root"
-    );
-    eprintln!("SKIPPED: lab tests need root");
-    None
+    harness::turn("the lab", Need::Root)
 }
 
 fn tool() -> PathBuf {

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +17,7 @@ use slice_agent::apply::tcx::{self, LinkFacts};
 use slice_common::layout::MAPS;
 use slice_tests::child::poll_until;
 use slice_tests::demo::survival;
+use slice_tests::harness::{Need, agent_file, can_run, say};
 use slice_tests::lab::{KernelDrops, Lab, LabOptions, Node};
 use slice_tests::probe::{Listener, Outcome, attempt, drops_at};
 use slice_tests::traffic::{tcp, udp};
@@ -253,7 +253,10 @@ static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
 
 /// Plays one scene, in the state in which all agents run with their first configuration.
 fn play(scene: impl FnOnce(&Stage) -> Result<()>) {
-    let Some(agent) = agent() else { return };
+    if !can_run("agents under load", Need::Agent) {
+        return;
+    }
+    let agent = agent_file();
     // A scene that failed leaves a lab that `reset` puts right.
     let mut stage = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
     if stage.is_none() {
@@ -682,29 +685,4 @@ fn replace(config: &Path, text: &str) -> Result<()> {
     let aside = config.with_extension("next");
     fs::write(&aside, text)?;
     Ok(fs::rename(aside, config)?)
-}
-
-/// The agent to run, or `None` if this machine cannot play.
-fn agent() -> Option<PathBuf> {
-    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/slice-agent");
-    let agent = std::env::var_os("SLICE_AGENT_BIN").map_or_else(built, PathBuf::from);
-    let reason = if !nix::unistd::geteuid().is_root() {
-        "the lab needs root".to_owned()
-    } else if !agent.is_file() {
-        format!("no agent at {}: run `cargo xtask build`", agent.display())
-    } else {
-        return Some(agent);
-    };
-    let required = std::env::var_os("SLICE_TESTS_REQUIRED").is_some_and(|value| value == "1");
-    assert!(
-        !required,
-        "{reason}, and SLICE_TESTS_REQUIRED=1 allows no skip"
-    );
-    say(&format!("SKIPPED: {reason}"));
-    None
-}
-
-/// To stderr itself: what a passing test prints is not shown.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -26,60 +26,21 @@ mod strangers;
 mod strict;
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use libtest_mimic::{Arguments, Failed, Trial};
-use slice_tests::lab::{Lab, LabOptions, Ping, Pod};
+use anyhow::{Result, ensure};
+use slice_tests::harness;
+use slice_tests::lab::{Lab, Ping, Pod};
 use slice_tests::packet::Ipv4;
 
-/// Others may have a lab up on this machine.
-const LOCK_WAIT: Duration = Duration::from_secs(600);
 /// All on one machine: an answer that takes longer does not come.
 const ECHO_LIMIT: Duration = Duration::from_millis(500);
 /// TCP and UDP, from broker to broker, outside every class.
 const OPEN_PORT: u16 = 7000;
 
-/// A scene and what it shows.
-type Scene = (&'static str, fn(&Lab) -> Result<()>);
-
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // One lab: each scene counts what it alone causes.
-    arguments.test_threads = Some(1);
-    if arguments.list {
-        return libtest_mimic::run(&arguments, trials(None)).exit_code();
-    }
-    if let Some(reason) = reason_to_skip() {
-        return skip(&reason);
-    }
-    match run(&arguments) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let options = LabOptions {
-        lock_wait: LOCK_WAIT,
-        ..LabOptions::default()
-    };
-    let lab = Arc::new(Lab::up(&options)?);
-    lab.start_agents(&agent())?;
-    let conclusion = libtest_mimic::run(arguments, trials(Some(&lab)));
-    let lab = Arc::into_inner(lab).context("the lab is still in use")?;
-    lab.down()?;
-    Ok(conclusion.exit_code())
-}
-
-fn scenes() -> impl Iterator<Item = Scene> {
-    [
+    let scenes = [
         addresses::SCENES,
         strangers::SCENES,
         forgers::SCENES,
@@ -89,52 +50,8 @@ fn scenes() -> impl Iterator<Item = Scene> {
         segments::SCENES,
         strict::SCENES,
         bare::SCENES,
-    ]
-    .into_iter()
-    .flatten()
-    .copied()
-}
-
-fn trials(lab: Option<&Arc<Lab>>) -> Vec<Trial> {
-    let trial = |(name, play): Scene| {
-        let lab = lab.cloned();
-        Trial::test(name, move || {
-            let lab = lab.ok_or_else(|| Failed::from("there is no lab to play in"))?;
-            play(&lab).map_err(|error| Failed::from(format!("{error:#}")))
-        })
-    };
-    scenes().map(trial).collect()
-}
-
-fn agent() -> PathBuf {
-    match std::env::var_os("SLICE_AGENT_BIN").filter(|name| !name.is_empty()) {
-        Some(file) => file.into(),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/release/slice-agent"),
-    }
-}
-
-fn reason_to_skip() -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("the lab needs root".to_owned());
-    }
-    let agent = agent();
-    let missing = !agent.is_file();
-    missing.then(|| {
-        format!(
-            "there is no agent {}; `cargo xtask build` makes it",
-            agent.display()
-        )
-    })
-}
-
-fn skip(reason: &str) -> ExitCode {
-    eprintln!("SKIPPED: the live isolation scenes: {reason}");
-    let required = std::env::var_os("SLICE_TESTS_REQUIRED").is_some_and(|value| value == "1");
-    if required {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    ];
+    harness::main_in_lab("the live isolation scenes", &scenes, |_| Ok(()))
 }
 
 /// Several pods by name.

@@ -2,20 +2,24 @@
 //! forgers, agents that restart, paths that die and come back. Needs root and the agent that
 //! `cargo xtask build` makes.
 
+#[path = "live_paths/hostile.rs"]
+mod hostile;
+#[path = "live_paths/widths.rs"]
+mod widths;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use libtest_mimic::{Arguments, Failed, Trial};
 use slice_common::drop_reason::DropReason;
 use slice_tests::bench::bed::ground::Ground;
 use slice_tests::bench::failover::{self, FailoverArgs};
 use slice_tests::child::poll_until;
 use slice_tests::gateways::{Gateways, Plan};
+use slice_tests::harness::{Need, agent_file, main_of_each, trial};
 use slice_tests::live::{Mailbox, inject};
 use slice_tests::packet::{Ipv4, Tcp, Vxlan};
 use slice_tests::place::Place;
@@ -29,39 +33,45 @@ const PORT: u16 = 7002;
 const STREAM_BYTES: usize = 64 << 20;
 const GATEWAYS: [&str; 4] = ["east-gw-1", "east-gw-2", "west-gw-1", "west-gw-2"];
 
+/// They take turns on one ground.
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // They take turns on one ground.
-    arguments.test_threads = Some(1);
-    if !arguments.list
-        && let Some(reason) = reason_to_skip()
-    {
-        return skip(&reason);
-    }
-    let trials = vec![
-        trial("streams_and_datagrams_pass_two_gateways", streams),
-        trial("gateways_agents_restart_under_load", restarts),
-        trial("all_paths_die_and_one_comes_back", all_paths_die),
-        trial("a_gateway_delivers_only_what_lies_behind_it", wrong_peer),
-        trial("a_narrow_path_is_measured", narrow_path),
-        trial("clusters_behind_a_hub_reach_each_other", hub),
-        trial("packets_of_a_loop_end_counted", configured_loop),
-        trial(
-            "traffic_moves_when_gateways_die_and_links_are_cut",
-            failover,
-        ),
-    ];
-    libtest_mimic::run(&arguments, trials).exit_code()
+    main_of_each("the live paths", Need::Agent, || {
+        vec![
+            trial("streams_and_datagrams_pass_two_gateways", streams),
+            trial("gateways_agents_restart_under_load", restarts),
+            trial("all_paths_die_and_one_comes_back", all_paths_die),
+            trial("a_gateway_delivers_only_what_lies_behind_it", wrong_peer),
+            trial(
+                "hostile_packets_among_gateways_go_where_the_model_says_and_nowhere_else",
+                hostile::replay,
+            ),
+            trial(
+                "strangers_prove_no_path_and_nothing_invalid_does",
+                hostile::unproven,
+            ),
+            trial(
+                "nothing_is_lost_for_good_when_a_narrow_path_takes_over_from_a_wide_one",
+                widths::take_over,
+            ),
+            trial("a_narrow_path_is_measured", narrow_path),
+            trial("clusters_behind_a_hub_reach_each_other", hub),
+            trial("packets_of_a_loop_end_counted", configured_loop),
+            trial(
+                "traffic_moves_when_gateways_die_and_links_are_cut",
+                failover,
+            ),
+        ]
+    })
 }
 
 /// Two clusters with two gateways each, and the pods at both ends.
 fn two_by_two(play: impl FnOnce(&mut Gateways, [Place; 2]) -> Result<()>) -> Result<()> {
     let ground = Ground::take(WAIT)?;
-    let mut gateways = Gateways::build(&ground, Plan::two_by_two(), &agent())?;
+    let mut gateways = Gateways::build(&ground, Plan::two_by_two(), &agent_file())?;
     gateways.wait_until_paths_are_up()?;
     let pods = [
-        gateways.node("east-1")?.pod()?.clone(),
-        gateways.node("west-1")?.pod()?.clone(),
+        gateways.node("east-1")?.pod()?,
+        gateways.node("west-1")?.pod()?,
     ];
     play(&mut gateways, pods)
 }
@@ -127,7 +137,7 @@ fn restarts() -> Result<()> {
         let load = udp::start(&east, &west, &options)?;
         for name in GATEWAYS {
             gateways.node_mut(name)?.kill_agent()?;
-            gateways.start_agents(&agent())?;
+            gateways.start_agents(&agent_file())?;
             let received = load.received();
             let goes_on = poll_until(LIMIT, || {
                 Ok((load.received() > received + 400).then_some(()))
@@ -255,13 +265,13 @@ fn narrow_path() -> Result<()> {
 
 fn hub() -> Result<()> {
     let ground = Ground::take(WAIT)?;
-    let gateways = Gateways::build(&ground, Plan::hub_and_spokes(), &agent())?;
+    let gateways = Gateways::build(&ground, Plan::hub_and_spokes(), &agent_file())?;
     let (east, west) = (
         gateways.node("east-1")?.pod()?,
         gateways.node("west-1")?.pod()?,
     );
-    meet(east, west)?;
-    stream(east, west)?;
+    meet(&east, &west)?;
+    stream(&east, &west)?;
     for name in ["east-gw", "hub-gw", "west-gw"] {
         let passed = gateways.node(name)?.passed_on()?;
         ensure!(passed > 100, "{name} passed {passed} packets on");
@@ -271,7 +281,7 @@ fn hub() -> Result<()> {
 
 fn configured_loop() -> Result<()> {
     let ground = Ground::take(WAIT)?;
-    let gateways = Gateways::build(&ground, Plan::loop_of_two(), &agent())?;
+    let gateways = Gateways::build(&ground, Plan::loop_of_two(), &agent_file())?;
     let east = gateways.node("east-1")?.pod()?;
     let south = gateways.node("south-1")?.pod()?.address;
     let west_gateway = gateways.node("west-gw")?;
@@ -296,7 +306,7 @@ fn configured_loop() -> Result<()> {
 fn failover() -> Result<()> {
     let report = failover::measure(&FailoverArgs {
         cuts: 2,
-        agent: Some(agent()),
+        agent: Some(agent_file()),
         wait: WAIT,
         ..FailoverArgs::default()
     })?;
@@ -351,41 +361,4 @@ fn stream(from: &Place, to: &Place) -> Result<()> {
 
 fn transit(gateways: &Gateways) -> Result<u64> {
     gateways.nodes.iter().map(|node| node.passed_on()).sum()
-}
-
-fn trial(name: &str, play: fn() -> Result<()>) -> Trial {
-    Trial::test(name, move || {
-        play().map_err(|error| Failed::from(format!("{error:#}")))
-    })
-}
-
-fn agent() -> PathBuf {
-    match std::env::var_os("SLICE_AGENT_BIN").filter(|name| !name.is_empty()) {
-        Some(file) => file.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/slice-agent"),
-    }
-}
-
-fn reason_to_skip() -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("network namespaces need root".to_owned());
-    }
-    let agent = agent();
-    let missing = !agent.is_file();
-    missing.then(|| {
-        format!(
-            "there is no agent {}; `cargo xtask build` makes it",
-            agent.display()
-        )
-    })
-}
-
-fn skip(reason: &str) -> ExitCode {
-    eprintln!("SKIPPED: the live paths: {reason}");
-    let required = std::env::var_os("SLICE_TESTS_REQUIRED").is_some_and(|value| value == "1");
-    if required {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
 }

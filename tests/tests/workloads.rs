@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use slice_tests::child::poll_until;
 use slice_tests::debian::missing_program;
+use slice_tests::harness::{self, Need};
 use slice_tests::netns::NetNs;
 use slice_tests::place::Place;
 use slice_tests::throughput::{self, RedisLoad, Target};
@@ -139,16 +140,10 @@ fn ip(arguments: &[&str]) {
 
 /// False, and said loudly, where a test has to be skipped; a failure where it must not be.
 fn can_run(test: &str, missing: Option<String>) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    let missing = missing.or((!root).then(|| "root is needed for network namespaces".to_owned()));
-    let Some(reason) = missing else { return true };
-    let required = std::env::var_os("SLICE_TESTS_REQUIRED").is_some_and(|value| value == "1");
-    assert!(
-        !required,
-        "{test}: {reason}, and SLICE_TESTS_REQUIRED=1 allows no skip"
-    );
-    eprintln!("SKIPPED: {test}: {reason}");
-    false
+    if let Some(reason) = &missing {
+        harness::skip(test, reason);
+    }
+    missing.is_none() && harness::can_run(test, Need::Root)
 }
 
 /// Polls until the condition holds; a load that never gets there is a failure.

@@ -1,6 +1,8 @@
 //! A configuration that is right, for tests that change one thing in it.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod apply;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! One node in network namespaces of its own, with its own BPF file system, and a real agent on it.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod links;
 pub(crate) mod stranger;
 
 use std::fs::{self, File};

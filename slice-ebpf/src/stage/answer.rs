@@ -12,9 +12,6 @@ use slice_common::wire::{ETHERNET_BYTES, ecn};
 use crate::packet::Packet;
 use crate::stage::parse::Headers;
 
-/// A packet that cannot be cut carries more than is quoted; every underlay carries this much.
-const UNCUT_BYTES_MAX: u32 = 1280;
-
 /// What is wrong with the packet.
 #[derive(Clone, Copy)]
 pub(crate) enum Message {
@@ -56,7 +53,9 @@ pub(crate) fn fragmentation_needed(
 /// Makes a tunnel packet one that carries the answer back to the peer that it came from.
 ///
 /// The kernel does not cut a packet that it takes for a tunnel packet itself (merged segments, or what
-/// a neighbour on the same host sent): such a one keeps its tail, if that is short.
+/// a neighbour on the same host sent). Such a one keeps its length, which fitted on its way here. Merged
+/// ones did not come in one piece: nothing is said about them, but a sender that hears nothing repeats a
+/// single segment.
 /// # Errors  as for [`fragmentation_needed`].
 #[inline(always)]
 pub(crate) fn in_tunnel(
@@ -73,11 +72,13 @@ pub(crate) fn in_tunnel(
     packet.make_readable(quoted_end);
     let quoted: [u16; 20] = packet.load(headers.ip_offset).ok_or(DropReason::Ttl)?;
     let answer = words(headers, message, &quoted);
-    let is_long = packet.len() > UNCUT_BYTES_MAX || packet.gso_bytes() != 0;
-    if packet.cut(quoted_end).is_err() && is_long {
-        return Err(DropReason::Ttl);
+    let is_merged = packet.gso_bytes() != 0;
+    let has_room = packet.len() >= quoted_end + icmp::HEADERS_BYTES;
+    match packet.cut(quoted_end) {
+        Err(_) if is_merged => return Err(DropReason::Ttl),
+        Err(_) if has_room => packet.store(headers.ip_offset + icmp::HEADERS_BYTES, &quoted)?,
+        Ok(()) | Err(_) => packet.make_room(icmp::HEADERS_BYTES)?,
     }
-    packet.make_room(icmp::HEADERS_BYTES)?;
     let nobody = Port::new(0);
     let (from, to) = (headers.ip.destination(), headers.ip.source());
     let tunnel = Tunnel {

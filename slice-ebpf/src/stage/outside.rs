@@ -33,14 +33,7 @@ pub(crate) fn may_ask(packet: Packet, endpoint: &Endpoint, ip: &Ipv4Header) -> b
 #[inline(always)]
 pub(crate) fn remember_question(headers: &Headers) {
     if headers.transport.kind.leaves_reply_record() {
-        let (source, destination) = (headers.ip.source(), headers.ip.destination());
-        let scope = ReplyKey::OUTSIDE;
-        replies::remember(&reply::key_of_answer(
-            scope,
-            source,
-            destination,
-            &headers.transport,
-        ));
+        replies::remember(&record(headers, reply::key_of_answer));
     }
 }
 
@@ -104,14 +97,17 @@ fn is_named(endpoint: &Endpoint, way: OutsideWay, address: Address, transport: &
 
 #[inline(always)]
 fn answers_outside(headers: &Headers) -> bool {
+    replies::is_expected(&record(headers, reply::key_of))
+}
+
+/// A record of what is said outside of every slice.
+#[inline(always)]
+fn record(
+    headers: &Headers,
+    key: impl FnOnce(u32, Address, Address, &Transport) -> ReplyKey,
+) -> ReplyKey {
     let (source, destination) = (headers.ip.source(), headers.ip.destination());
-    let scope = ReplyKey::OUTSIDE;
-    replies::is_expected(&reply::key_of(
-        scope,
-        source,
-        destination,
-        &headers.transport,
-    ))
+    key(ReplyKey::OUTSIDE, source, destination, &headers.transport)
 }
 
 /// Whether the slice guards this pod at all.

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::campaign::Campaign;
 use super::corpus::{self, PROGRAMS};
+use crate::harness::object_file;
 use crate::testrun::{Program, World, in_own_network};
 
 /// A seed for so many.
@@ -86,14 +87,6 @@ impl FuzzArgs {
             self.seed
         );
         Ok(true)
-    }
-}
-
-/// The object that `SLICE_EBPF_OBJ` names, or else the one that a build leaves.
-pub fn object_file() -> PathBuf {
-    match std::env::var_os("SLICE_EBPF_OBJ").filter(|name| !name.is_empty()) {
-        Some(file) => file.into(),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/slice-ebpf.o"),
     }
 }
 

@@ -19,5 +19,5 @@ pub mod random;
 pub mod tables;
 
 pub use campaign::{Campaign, Mismatch};
-pub use command::{FuzzArgs, object_file};
+pub use command::FuzzArgs;
 pub use tables::Tables;

@@ -3,17 +3,17 @@
 use anyhow::Result;
 use slice_common::id::PathGroupId;
 use slice_common::layout::{
-    Class, ClassKey, Encapsulation, Endpoint, LocalEndpoint, Path, PathGroup, Peer, PolicyEntry,
-    PolicyKey, Probes, ReplyKey, Route, RouteKey, SentProbe,
+    Class, ClassKey, Endpoint, LocalEndpoint, Path, PathGroup, Peer, PolicyEntry, PolicyKey,
+    Probes, ReplyKey, Route, RouteKey, SentProbe,
 };
 
 use super::tables::{HERE, Tables, VIA};
-use crate::testrun::World;
 use crate::testrun::actors::{
     ANALYTICS_0, ANALYTICS_2, EAST, EAST_1, EAST_2, INTERNET, KAFKA, KAFKA_0, KAFKA_1, NIC, NODES,
     Node, PODS, PORT_OWNER, Pod, SHOP, STRANGER, SliceActor, TABLE, WEB_0, WEST_1, address,
-    cluster,
+    cluster, reply_record,
 };
+use crate::testrun::{World, standard_path};
 
 /// Same addresses as others, in a table of its own.
 pub(super) const UPSTAIRS: SliceActor = SliceActor {
@@ -203,21 +203,10 @@ pub(super) fn odd_classes() -> Vec<(u32, ClassKey, Class)> {
 pub(super) fn add_nodes(tables: &mut Tables, world: &World) -> Result<()> {
     let ifindex = world.ifindex(NIC)?;
     for node in NODES.into_iter().chain([WIDE, THIN]) {
-        let path = Path {
-            local: address(EAST_1),
-            remote: address(node.address),
-            ifindex,
-            mtu: node.path_mtu,
-            encapsulation: Encapsulation::Vxlan.number(),
-            port: 6085u16.to_be(),
-            flags: if node.name == THIN.name {
-                Path::TO_FELLOW
-            } else {
-                0
-            },
-            cluster: cluster(node.cluster),
-            reserved_32: 0,
-        };
+        let mut path = standard_path(&node, ifindex);
+        if node.name == THIN.name {
+            path.flags = Path::TO_FELLOW;
+        }
         tables.paths.push((node.path(), path));
         let group = group(1, node.path());
         tables.groups.push((node.path_group(), group));
@@ -324,15 +313,7 @@ pub(super) fn known_answers() -> Vec<ReplyKey> {
             (0, STRANGER, KAFKA_0.pod_address),
             (0, EAST_1, KAFKA_0.pod_address),
         ] {
-            let [source_port, destination_port] = ports.map(u16::to_be);
-            keys.push(ReplyKey {
-                scope,
-                source: address(from),
-                destination: address(to),
-                source_port,
-                destination_port,
-                protocol,
-            });
+            keys.push(reply_record(scope, [from, to], ports, protocol));
         }
     }
     keys

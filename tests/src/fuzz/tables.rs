@@ -9,11 +9,10 @@ use slice_common::layout::{
 };
 
 use super::places::{self, HALF_ATTACHED, OTHER_TABLE, UPSTAIRS};
-use crate::testrun::actors::{
-    EAST_1, EAST_1_POD_SIDE, KAFKA, NATIVE, NIC_MAC, PODS, SHOP, TABLE, TUNNEL_MARK, address,
-    detour_secret,
+use crate::testrun::actors::{EAST_1, EAST_1_POD_SIDE, KAFKA, NATIVE, PODS, SHOP, TABLE, address};
+use crate::testrun::{
+    World, standard_classes, standard_outside, standard_policy, standard_routes, standard_settings,
 };
-use crate::testrun::{World, standard_classes, standard_outside, standard_policy, standard_routes};
 
 /// One list for each map that the agent writes.
 #[derive(Clone, Debug)]
@@ -70,14 +69,8 @@ impl Tables {
     pub fn of(world: &World) -> Result<Self> {
         let mut tables = Self {
             settings: Settings {
-                generation: 1,
-                underlay_address: address(EAST_1),
-                tunnel_port: 6085u16.to_be(),
                 flags: Settings::GATEWAY,
-                tunnel_mark: TUNNEL_MARK,
-                detour_secret: detour_secret(),
-                underlay_mac: NIC_MAC,
-                reserved_mac: 0,
+                ..standard_settings()
             },
             routes: standard_routes(),
             policy: standard_policy(),

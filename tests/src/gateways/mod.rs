@@ -15,10 +15,11 @@ use anyhow::{Context, Result, ensure};
 
 use crate::bench::bed::ground::{Ground, NAMESPACE_PREFIX};
 use crate::child::poll_until;
+use crate::live::{are_steady, proven_since};
 use crate::netns::NetNs;
 
-pub use node::GatewayNode;
-pub use plan::{NodePlan, Plan, Remote};
+pub use node::{GatewayNode, NodePod};
+pub use plan::{NodePlan, Plan, Remote, SLICE_ID, UNKNOWN_HOST};
 pub use router::Router;
 
 /// For what takes milliseconds on an idle machine.
@@ -86,6 +87,18 @@ impl Gateways {
                 node.name,
                 node.paths_down()?
             );
+        }
+        Ok(())
+    }
+
+    /// Waits until every path that is probed is taken where it is preferred.
+    pub fn wait_until_paths_are_steady(&self) -> Result<()> {
+        for node in &self.nodes {
+            let maps = node.maps();
+            let steady = poll_until(LIMIT, || {
+                Ok(are_steady(proven_since(&maps)?.values())?.then_some(()))
+            })?;
+            steady.with_context(|| format!("{}: paths come and go", node.name))?;
         }
         Ok(())
     }

@@ -20,17 +20,30 @@ use crate::lab::network::{Role, answer_for_gateway, configure, ip};
 use crate::netns::NetNs;
 use crate::place::Place;
 
-const MTU_BYTES: u32 = 1500;
 /// The same on every node: nobody looks at it.
 pub(super) const POD_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 91, 1, 10);
+
+const STRANGER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 91, 1, 11);
+
+/// A pod of a node.
+#[derive(Clone, Debug)]
+pub struct NodePod {
+    pub name: &'static str,
+    pub netns: NetNs,
+    /// The node's end of its link.
+    pub host_interface: &'static str,
+    pub address: Ipv4Addr,
+    /// `None`: it is in no slice.
+    pub slice_address: Option<Ipv4Addr>,
+}
 
 /// A node that is set up.
 #[derive(Debug)]
 pub struct GatewayNode {
     pub name: &'static str,
     pub namespace: NetNs,
-    /// Its pod, by its slice address.
-    pub pod: Option<Place>,
+    /// First the one in the slice.
+    pub pods: Vec<NodePod>,
     agent: Option<ManagedChild>,
 }
 
@@ -38,12 +51,13 @@ impl GatewayNode {
     pub(super) fn create(plan: &Plan, index: usize, router: &Router) -> Result<Self> {
         let node = &plan.nodes[index];
         let own = namespace(node.name)?;
-        let link = format!("n{index}");
+        let link = Router::link_to(index);
+        let mtu_bytes = node.mtu_bytes;
         ip(
             None,
             &format!(
-                "link add nic0 netns {} mtu {MTU_BYTES} type veth peer name {link} netns {} mtu \
-                 {MTU_BYTES}\n",
+                "link add nic0 netns {} mtu {mtu_bytes} type veth peer name {link} netns {} mtu \
+                 {mtu_bytes}\n",
                 own.name(),
                 router.namespace.name(),
             ),
@@ -67,22 +81,43 @@ impl GatewayNode {
         )?;
         give_real_qdisc(&own, &["nic0"])?;
         give_real_qdisc(&router.namespace, &[&link])?;
-        let pod = node
-            .pod
-            .map(|slice_address| create_pod(node, slice_address, &own));
+        let mut pods = Vec::new();
+        if node.pod.is_some() {
+            pods.push(NodePod::create(
+                node,
+                &own,
+                (node.name, "pod0", POD_ADDRESS),
+            )?);
+        }
+        if let Some(stranger) = node.stranger {
+            pods.push(NodePod::create(
+                node,
+                &own,
+                (stranger, "out0", STRANGER_ADDRESS),
+            )?);
+        }
         agent::prepare(&own, &plan.documents(node))?;
         Ok(Self {
             name: node.name,
             namespace: own,
-            pod: pod.transpose()?,
+            pods,
             agent: None,
         })
     }
 
-    /// The pod; every node that a load runs on has one.
-    pub fn pod(&self) -> Result<&Place> {
-        let pod = self.pod.as_ref();
-        pod.with_context(|| format!("{} has no pod", self.name))
+    /// The pod, by its slice address; every node that a load runs on has one.
+    pub fn pod(&self) -> Result<Place> {
+        let pods = self.pods.iter();
+        let mut places = pods.filter_map(|pod| {
+            Some(Place {
+                name: pod.netns.name().to_owned(),
+                address: pod.slice_address?,
+                netns: pod.netns.clone(),
+                hosts: None,
+            })
+        });
+        let place = places.next();
+        place.with_context(|| format!("{} has no pod", self.name))
     }
 
     pub fn start_agent(&mut self, binary: &Path) -> Result<()> {
@@ -159,8 +194,12 @@ impl GatewayNode {
         Ok(value.map(str::parse).transpose()?)
     }
 
-    fn maps(&self) -> Maps {
-        Maps::new(Pins::current(&self.bpffs()))
+    pub fn maps(&self) -> Maps {
+        Maps::new(self.pins())
+    }
+
+    pub fn pins(&self) -> Pins {
+        Pins::current(&self.bpffs())
     }
 
     fn bpffs(&self) -> PathBuf {
@@ -168,38 +207,50 @@ impl GatewayNode {
     }
 }
 
-fn create_pod(node: &NodePlan, slice_address: Ipv4Addr, own: &NetNs) -> Result<Place> {
-    let pod = namespace(&format!("{}-pod", node.name))?;
-    ip(
-        None,
-        &format!(
-            "link add eth0 netns {} mtu {MTU_BYTES} type veth peer name pod0 netns {} mtu \
-             {MTU_BYTES}\n",
-            pod.name(),
-            own.name()
-        ),
-    )?;
-    let address = node.address;
-    configure(
-        own,
-        Role::Router,
-        &format!("link set pod0 up\nroute add {POD_ADDRESS}/32 dev pod0 src {address}\n"),
-    )?;
-    own.enter(|| answer_for_gateway("pod0"))??;
-    let gateway = router::ADDRESS;
-    configure(
-        &pod,
-        Role::Host,
-        &format!(
-            "link set lo up\nlink set eth0 up\naddress add {POD_ADDRESS}/32 dev eth0\n\
-             route add {gateway}/32 dev eth0 scope link\n\
-             route add default via {gateway} dev eth0 src {POD_ADDRESS}\n"
-        ),
-    )?;
-    Ok(Place {
-        name: format!("{}-pod", node.name),
-        address: slice_address,
-        netns: pod,
-        hosts: None,
-    })
+impl NodePod {
+    /// With this name, end of its link at the node, and address.
+    fn create(
+        node: &NodePlan,
+        own: &NetNs,
+        (name, host_interface, address): (&'static str, &'static str, Ipv4Addr),
+    ) -> Result<Self> {
+        let pod = namespace(&format!("{name}-pod"))?;
+        let mtu_bytes = node.mtu_bytes;
+        ip(
+            None,
+            &format!(
+                "link add eth0 netns {} mtu {mtu_bytes} type veth peer name {host_interface} netns \
+                 {} mtu {mtu_bytes}\n",
+                pod.name(),
+                own.name()
+            ),
+        )?;
+        let node_address = node.address;
+        configure(
+            own,
+            Role::Router,
+            &format!(
+                "link set {host_interface} up\n\
+                 route add {address}/32 dev {host_interface} src {node_address}\n"
+            ),
+        )?;
+        own.enter(|| answer_for_gateway(host_interface))??;
+        let gateway = router::ADDRESS;
+        configure(
+            &pod,
+            Role::Host,
+            &format!(
+                "link set lo up\nlink set eth0 up\naddress add {address}/32 dev eth0\n\
+                 route add {gateway}/32 dev eth0 scope link\n\
+                 route add default via {gateway} dev eth0 src {address}\n"
+            ),
+        )?;
+        Ok(Self {
+            name,
+            netns: pod,
+            host_interface,
+            address,
+            slice_address: node.pod.filter(|_| address == POD_ADDRESS),
+        })
+    }
 }

@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-/// The slice that all pods belong to; ports 7000 to 7009 are open between them.
+/// The number of the slice below.
+pub const SLICE_ID: u32 = 7;
+/// An address of the underlay that is no node's.
+pub const UNKNOWN_HOST: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 200);
+/// The slice that all pods but strangers belong to; ports 7000 to 7009 are open between them.
 const SLICE: &str = "kind: Slice
 metadata: {name: bench}
 id: 7
@@ -22,6 +26,8 @@ spec:
   acceptPlaintext: true
 ";
 
+const USUAL_MTU_BYTES: u32 = 1500;
+
 /// Every node.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -36,8 +42,12 @@ pub struct NodePlan {
     pub name: &'static str,
     pub address: Ipv4Addr,
     pub is_gateway: bool,
-    /// The slice address of the node's pod, if it has one.
+    /// What its link and its pods' links carry.
+    pub mtu_bytes: u32,
+    /// The slice address of the node's pod, if it has one. It goes by the node's name.
     pub pod: Option<Ipv4Addr>,
+    /// The name of another pod, which is in no slice.
+    pub stranger: Option<&'static str>,
     /// Names of nodes.
     pub peers: Vec<&'static str>,
     /// Peers that are gateways of the same cluster.
@@ -82,14 +92,19 @@ impl Plan {
                 gateways: gateways.to_vec(),
                 members: vec![far_member],
             };
-            let side = if cluster == "east" { 1 } else { 2 };
+            let (side, stranger) = match cluster {
+                "east" => (1, "east-stranger"),
+                _ => (2, "west-stranger"),
+            };
             let address = |host| Ipv4Addr::new(172, 31, side, host);
             nodes.push(NodePlan {
                 cluster,
                 name: member,
                 address: address(11),
                 is_gateway: false,
+                mtu_bytes: USUAL_MTU_BYTES,
                 pod: Some(Ipv4Addr::new(10, 92, 64 * (side - 1), 2)),
+                stranger: Some(stranger),
                 peers: gateways.to_vec(),
                 fellows: Vec::new(),
                 remotes: vec![remote(gateways)],
@@ -102,7 +117,9 @@ impl Plan {
                     name,
                     address: address(host),
                     is_gateway: true,
+                    mtu_bytes: USUAL_MTU_BYTES,
                     pod: None,
+                    stranger: None,
                     peers: [vec![member], fellows.clone(), far_gateways.to_vec()].concat(),
                     fellows,
                     remotes: vec![remote(far_gateways)],
@@ -110,6 +127,16 @@ impl Plan {
             }
         }
         Self { nodes }
+    }
+
+    /// The same, with wide links but for those of both second gateways.
+    pub fn wide_and_narrow(wide_bytes: u32, narrow_bytes: u32) -> Self {
+        let mut plan = Self::two_by_two();
+        for node in &mut plan.nodes {
+            let is_narrow = node.name.ends_with("gw-2");
+            node.mtu_bytes = if is_narrow { narrow_bytes } else { wide_bytes };
+        }
+        plan
     }
 
     /// East and west, joined by the gateway of a cluster between them.
@@ -162,7 +189,9 @@ impl Plan {
             name: member,
             address: Ipv4Addr::new(172, 31, side, 11),
             is_gateway: false,
+            mtu_bytes: USUAL_MTU_BYTES,
             pod: Some(Ipv4Addr::new(10, 92, 64 * (side - 1), 2)),
+            stranger: None,
             peers: vec![gateway],
             fellows: Vec::new(),
             remotes: remotes.map(Remote::new).collect(),
@@ -193,7 +222,9 @@ impl Plan {
             },
             address: Ipv4Addr::new(172, 31, side, 101),
             is_gateway: true,
+            mtu_bytes: USUAL_MTU_BYTES,
             pod: None,
+            stranger: None,
             peers: peers.to_vec(),
             fellows: Vec::new(),
             remotes: behind.iter().copied().map(Remote::new).collect(),
@@ -211,6 +242,25 @@ impl Plan {
             .flat_map(|from| gateways().map(move |to| (from, to)))
             .filter(|(from, to)| from.cluster != to.cluster)
             .collect()
+    }
+
+    /// Who tells a node of which blocks: underlay addresses, and the blocks' first addresses.
+    pub fn heard_by(&self, node: &NodePlan) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+        let mut heard = Vec::new();
+        for peer in node.peers.iter().filter_map(|name| self.node(name)) {
+            heard.extend(peer.pod.map(|pod| (peer.address, first_of_block(pod))));
+        }
+        for remote in &node.remotes {
+            let blocks = remote
+                .members
+                .iter()
+                .filter_map(|name| self.node(name)?.pod);
+            for block in blocks.map(first_of_block) {
+                let gateways = remote.gateways.iter().filter_map(|name| self.node(name));
+                heard.extend(gateways.map(|gateway| (gateway.address, block)));
+            }
+        }
+        heard
     }
 
     /// The configuration of a node.
@@ -232,14 +282,17 @@ impl Plan {
         text.push_str("peers:\n");
         for peer in node.peers.iter().filter_map(|name| self.node(name)) {
             let blocks: Vec<_> = peer.pod.map(block).into_iter().collect();
+            let is_narrow = peer.mtu_bytes < node.mtu_bytes;
+            let narrow = is_narrow.then(|| format!(", mtu: {}", peer.mtu_bytes));
             let _ = writeln!(
                 text,
-                "- {{cluster: {}, name: {}, underlay: {}, blocks: [{}], fellow: {}}}",
+                "- {{cluster: {}, name: {}, underlay: {}, blocks: [{}], fellow: {}{}}}",
                 peer.cluster,
                 peer.name,
                 peer.address,
                 blocks.join(", "),
-                node.fellows.contains(&peer.name)
+                node.fellows.contains(&peer.name),
+                narrow.unwrap_or_default()
             );
         }
         if !node.remotes.is_empty() {
@@ -277,9 +330,10 @@ impl Remote {
 
 /// The block around a pod's slice address.
 fn block(pod: Ipv4Addr) -> String {
-    let [a, b, c, d] = pod.octets();
-    format!(
-        "{{slice: bench, namespace: kafka, prefix: {a}.{b}.{c}.{}/29}}",
-        d & 0xf8
-    )
+    let first = first_of_block(pod);
+    format!("{{slice: bench, namespace: kafka, prefix: {first}/29}}")
+}
+
+fn first_of_block(pod: Ipv4Addr) -> Ipv4Addr {
+    Ipv4Addr::from_bits(pod.to_bits() & !7)
 }

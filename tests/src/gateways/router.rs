@@ -46,6 +46,11 @@ impl Router {
         self.change("delete", from, to)
     }
 
+    /// The router's end of the link to a node, by the node's place in the plan.
+    pub fn link_to(index: usize) -> String {
+        format!("n{index}")
+    }
+
     pub fn namespace(&self) -> &NetNs {
         &self.namespace
     }
@@ -54,7 +59,8 @@ impl Router {
     pub fn narrow(&self, node: &str, plan: &Plan, mtu_bytes: u32) -> Result<()> {
         let index = plan.nodes.iter().position(|it| it.name == node);
         let index = index.with_context(|| format!("there is no node {node}"))?;
-        let command = format!("link set n{index} mtu {mtu_bytes}\n");
+        let link = Self::link_to(index);
+        let command = format!("link set {link} mtu {mtu_bytes}\n");
         ip(Some(&self.namespace), &command)
     }
 

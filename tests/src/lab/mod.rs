@@ -27,7 +27,7 @@ use inventory::{Membership, NODES, NodeSpec, PODS, PodSpec};
 use state::{Holder, LAB_DIR, LabLock, State, lab_path};
 
 pub use network::nic::WireCheck;
-pub use observe::drops::{DeviceCounters, Devices, KernelDrops};
+pub use observe::drops::{DeviceCounters, Devices, KernelDrops, overheard};
 pub use observe::metrics::Counters;
 pub use observe::ping::{Ping, PingReport};
 pub use wan::Wan;

@@ -17,5 +17,5 @@ pub use masquerade::Masquerade;
 pub use offload::without_offload;
 pub use quiet::QuietPods;
 pub use raw::{LeftChecksum, Raw, Wire, inject, inject_frame, mac_of};
-pub use tables::{maps_of, put_in_force};
-pub use talk::{Mailbox, TcpMeeting, meet};
+pub use tables::{are_steady, maps_of, proven_since, put_in_force};
+pub use talk::{Mailbox, TcpMeeting, forget_widths, meet, set_mtu_discovery};

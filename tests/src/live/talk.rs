@@ -2,9 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::child::poll_until;
@@ -87,6 +89,30 @@ impl Mailbox {
         }
         Ok(said)
     }
+}
+
+/// How a socket finds out what its datagrams' path carries: one of `IP_PMTUDISC_*`.
+pub fn set_mtu_discovery(socket: &UdpSocket, how: libc::c_int) -> Result<()> {
+    // SAFETY: the option is one integer, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const how).cast(),
+            size_of_val(&how) as libc::socklen_t,
+        )
+    };
+    Errno::result(result).context("IP_MTU_DISCOVER")?;
+    Ok(())
+}
+
+/// A stack remembers for ten minutes what it was told of paths' widths, and then sends nothing too big.
+pub fn forget_widths(namespace: &NetNs) -> Result<()> {
+    let flush = ["route", "flush", "cache"];
+    let flushed = namespace.command("ip").args(flush).status()?.success();
+    ensure!(flushed, "{}: ip route flush cache", namespace.name());
+    Ok(())
 }
 
 /// What came of a TCP connection.

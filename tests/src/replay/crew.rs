@@ -2,23 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use slice_agent::apply::maps::Maps;
 use slice_agent::observe::counters;
 use slice_common::layout::DropKey;
 use slice_common::wire::vxlan::{INNER_DESTINATION_MAC, INNER_SOURCE_MAC};
 
-use super::journey::{NodeTables, cut_padding};
+use super::journey::cut_padding;
+use super::stage::Stage;
 use super::tables;
-use crate::lab::Lab;
-use crate::lab::inventory::NODES;
-use crate::live::{Capture, QuietPods, Wire, mac_of};
+use crate::live::{Capture, QuietPods, Wire, mac_of, proven_since};
 use crate::netns::NetNs;
 use crate::packet::Mac;
 
 /// Drops by node and reason.
 pub(super) type Drops = BTreeMap<(&'static str, DropKey), u64>;
+
+/// Since when paths are proven without a break, by node and path; 0: not now.
+pub(super) type Proven = BTreeMap<(&'static str, u32), u64>;
 
 const ETHERTYPE: std::ops::Range<usize> = 12..14;
 const ARP: [u8; 2] = [8, 6];
@@ -33,42 +38,42 @@ pub(super) struct Crew {
     maps: Vec<(&'static str, Maps)>,
     /// The nodes' own ends towards their pods.
     host_sides: Vec<Mac>,
+    /// Their underlay addresses.
+    nodes: Vec<[u8; 4]>,
     _quiet: QuietPods,
     _bridges: Vec<PlainBridges>,
 }
 
 impl Crew {
     /// # Errors  when a socket cannot be opened.
-    pub(super) fn assemble(lab: &Lab, nodes: &[NodeTables]) -> Result<Self> {
-        let quiet = QuietPods::of(lab.pods()?)?;
+    pub(super) fn assemble(stage: &Stage) -> Result<Self> {
+        let quiet = QuietPods::of(stage.pods.iter().map(|pod| pod.netns.clone()))?;
         let (mut captures, mut pods, mut host_sides) = (Vec::new(), BTreeMap::new(), Vec::new());
-        for pod in lab.pods()? {
-            let mac = mac_of(&pod.netns, "eth0")?;
-            captures.push((pod.name, mac, Capture::of_arriving(&pod.netns, "eth0")?));
+        for pod in &stage.pods {
+            let capture = Capture::of_arriving(&pod.netns, "eth0")?;
+            captures.push((pod.name, pod.mac, capture));
             pods.insert(pod.name, Wire::of(&pod.netns, "eth0")?);
-            let node = NetNs::open(&pod.spec.node().namespace())?;
-            host_sides.push(mac_of(&node, &pod.spec.host_interface())?);
+            let node = stage.node(pod.node)?;
+            host_sides.push(mac_of(&node.netns, &pod.host_interface)?);
         }
-        let mut fabrics = BTreeMap::new();
-        for node in &NODES {
-            let fabric = NetNs::open(&node.cluster().fabric_namespace())?;
-            let nic = mac_of(&NetNs::open(&node.namespace())?, "nic0")?;
-            fabrics.insert(node.name, (Wire::of(&fabric, &node.fabric_port())?, nic));
+        let (mut fabrics, mut bridges) = (BTreeMap::new(), Vec::new());
+        for node in &stage.nodes {
+            let (fabric, port) = &node.beside;
+            let nic = mac_of(&node.netns, "nic0")?;
+            fabrics.insert(node.name, (Wire::of(fabric, port)?, nic));
+            if node.has_bridge {
+                host_sides.push(mac_of(&node.netns, BRIDGE)?);
+                bridges.extend(PlainBridges::of(&node.netns)?);
+            }
         }
-        let mut bridges = Vec::new();
-        for node in nodes.iter().filter(|node| node.has_bridge()) {
-            host_sides.push(mac_of(&node.node.netns, BRIDGE)?);
-            bridges.extend(PlainBridges::of(&node.node.netns)?);
-        }
-        let maps = nodes
-            .iter()
-            .map(|it| (it.node.name, tables::maps(&it.node)));
+        let maps = stage.nodes.iter().map(|node| (node.name, node.maps()));
         Ok(Self {
             captures,
             pods,
             fabrics,
             maps: maps.collect(),
             host_sides,
+            nodes: stage.nodes.iter().map(|node| node.underlay).collect(),
             _quiet: quiet,
             _bridges: bridges,
         })
@@ -101,12 +106,40 @@ impl Crew {
                     .host_sides
                     .iter()
                     .any(|mac| frame.bytes[SENDER] == *mac);
-                if frame.bytes[ETHERTYPE] != ARP && !(is_of_host && is_from_a_node(&frame.bytes)) {
+                if frame.bytes[ETHERTYPE] != ARP
+                    && !(is_of_host && self.is_from_a_node(&frame.bytes))
+                {
                     arrived.push((*pod, frame.bytes));
                 }
             }
         }
         Ok(arrived)
+    }
+
+    /// Returns when a frame arrives in any pod, and after the limit at the latest.
+    pub(super) fn wait_for_frames(&self, limit: Duration) -> Result<()> {
+        let sockets = self.captures.iter().map(|(_, _, capture)| capture.as_fd());
+        let mut sockets: Vec<_> = sockets
+            .map(|socket| PollFd::new(socket, PollFlags::POLLIN))
+            .collect();
+        ppoll(&mut sockets, Some(limit.into()), None)?;
+        Ok(())
+    }
+
+    /// Whether the packet is under an address of a node: what a node forwards is not.
+    fn is_from_a_node(&self, frame: &[u8]) -> bool {
+        let source = frame.get(26..30);
+        source.is_some_and(|it| self.nodes.iter().any(|node| node[..] == *it))
+    }
+
+    /// Of each path that was ever probed.
+    pub(super) fn proven_since(&self) -> Result<Proven> {
+        let mut since = Proven::new();
+        for (node, maps) in &self.maps {
+            let of_node = proven_since(maps)?.into_iter();
+            since.extend(of_node.map(|(path, since_ns)| ((*node, path), since_ns)));
+        }
+        Ok(since)
     }
 
     /// What all nodes have dropped so far.
@@ -156,10 +189,4 @@ impl Drop for PlainBridges {
             eprintln!("{error:#}");
         }
     }
-}
-
-/// Whether the packet is under an address of a node: what a node forwards is not.
-fn is_from_a_node(frame: &[u8]) -> bool {
-    let source = frame.get(26..30);
-    source.is_some_and(|it| NODES.iter().any(|node| node.underlay().octets()[..] == *it))
 }

@@ -1,66 +1,16 @@
 //! What should become of a frame on its way over the nodes.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result, bail};
-use nix::net::if_::if_nametoindex;
 use slice_common::layout::DropKey;
 
-use super::tables;
-use crate::fuzz::Tables;
+use super::stage::{Stage, StageNode};
 use crate::fuzz::coverage::Coverage;
 use crate::fuzz::input::{Ending, Input};
 use crate::fuzz::model::Model;
-use crate::lab::inventory::{PODS, PodNetwork};
-use crate::lab::{Lab, Node};
-use crate::live::mac_of;
-use crate::netns::NetNs;
-use crate::packet::Mac;
 use crate::testrun::Program;
 use crate::testrun::actors::NIC_MAC;
 
 const ETHERNET_BYTES: usize = 14;
-
-/// A node, and what its agent wrote.
-#[derive(Debug)]
-pub struct NodeTables {
-    pub node: Node,
-    pub tables: Tables,
-    /// The link-layer addresses of its pods, by their names.
-    pub(super) pods: Vec<(&'static str, Mac)>,
-}
-
-impl NodeTables {
-    /// Reads the maps of all nodes.
-    /// # Errors  when a map or a device cannot be read.
-    pub fn of_lab(lab: &Lab) -> Result<Vec<Self>> {
-        lab.nodes()?.into_iter().map(Self::of).collect()
-    }
-
-    fn of(node: Node) -> Result<Self> {
-        let (mut devices, mut pods) = (BTreeMap::new(), Vec::new());
-        for pod in PODS.iter().filter(|pod| pod.node == node.name) {
-            let mac = mac_of(&NetNs::open(&pod.namespace())?, "eth0")?;
-            let index = || if_nametoindex(pod.host_interface().as_str());
-            devices.insert(node.netns.enter(index)??, (pod.name, mac));
-            pods.push((pod.name, mac));
-        }
-        Ok(Self {
-            tables: tables::of_node(&node, &devices)?,
-            node,
-            pods,
-        })
-    }
-
-    pub(super) fn has_bridge(&self) -> bool {
-        self.node.spec.cluster().pod_network == PodNetwork::Bridge
-    }
-
-    fn pod_with(&self, mac: &[u8]) -> Option<&'static str> {
-        let found = self.pods.iter().find(|(_, its)| its == mac);
-        found.map(|(name, _)| *name)
-    }
-}
 
 /// What becomes of one frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,15 +25,15 @@ pub(super) struct Fate {
 
 /// One model for each node.
 pub(super) struct Journey<'t> {
-    nodes: Vec<(&'t NodeTables, Model<'t>)>,
+    nodes: Vec<(&'t StageNode, Model<'t>)>,
 }
 
 impl<'t> Journey<'t> {
-    pub(super) fn over(nodes: &'t [NodeTables]) -> Self {
+    pub(super) fn over(stage: &'t Stage) -> Self {
         let with_model =
-            |node: &'t NodeTables| (node, Model::new(&node.tables, Coverage::default()));
+            |node: &'t StageNode| (node, Model::new(&node.tables, Coverage::default()));
         Self {
-            nodes: nodes.iter().map(with_model).collect(),
+            nodes: stage.nodes.iter().map(with_model).collect(),
         }
     }
 
@@ -98,7 +48,7 @@ impl<'t> Journey<'t> {
     /// # Errors  when the model sends it where there is nobody.
     pub(super) fn fate(&mut self, node: &str, input: &Input) -> Result<Fate> {
         let mut fate = Fate::default();
-        let at = self.nodes.iter().position(|(it, _)| it.node.name == node);
+        let at = self.nodes.iter().position(|(it, _)| it.name == node);
         self.follow(at.context("a node of the lab")?, input, &mut fate)?;
         Ok(fate)
     }
@@ -106,7 +56,7 @@ impl<'t> Journey<'t> {
     fn follow(&mut self, at: usize, input: &Input, fate: &mut Fate) -> Result<()> {
         let (node, model) = &mut self.nodes[at];
         let forecast = model.forecast(input);
-        let name = node.node.name;
+        let name = node.name;
         fate.dropped.extend(forecast.dropped.map(|key| (name, key)));
         let frame = match forecast.ending {
             Ending::Dropped => return Ok(()),
@@ -115,7 +65,7 @@ impl<'t> Journey<'t> {
                     .push((input.device, as_captured(&input.frame)));
                 return Ok(());
             }
-            Ending::Untouched if node.has_bridge() && input.program == Program::PodEgress => {
+            Ending::Untouched if node.has_bridge && input.program == Program::PodEgress => {
                 return self.cross_bridge(at, input, fate);
             }
             Ending::Untouched => {
@@ -137,10 +87,11 @@ impl<'t> Journey<'t> {
     }
 
     fn cross_underlay(&mut self, mut frame: Vec<u8>, fate: &mut Fate) -> Result<()> {
+        cut_padding(&mut frame);
         let to = self
             .nodes
             .iter()
-            .position(|(it, _)| it.node.underlay.octets()[..] == frame[30..34]);
+            .position(|(it, _)| it.underlay[..] == frame[30..34]);
         let to = to.context("the model sends a tunnel packet to no node")?;
         frame[..6].copy_from_slice(&NIC_MAC);
         let input = Input {

@@ -6,13 +6,15 @@
 //! The model believes what the nodes' maps say, so this is about the programs and the kernel around
 //! them, with what a test run cannot make: real redirects, devices, receive offload, checksum state.
 
+mod account;
 mod cast;
 mod crew;
 mod journey;
+mod stage;
 mod tables;
 mod tally;
 mod turn;
 
-pub use journey::NodeTables;
+pub use stage::{Stage, StageNode};
 pub use tally::Tally;
 pub use turn::{Replay, Sender};

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use slice_agent::apply::maps::Maps;
-use slice_agent::apply::pins::Pins;
 use slice_common::address::Address;
 use slice_common::layout::{
     Class, ClassKey, Endpoint, FirstFragment, FragmentKey, LocalEndpoint, LocalKey, OutsideEntry,
@@ -13,22 +12,20 @@ use slice_common::layout::{
 };
 
 use crate::fuzz::Tables;
-use crate::lab::Node;
 use crate::packet::Mac;
-
-pub(super) fn maps(node: &Node) -> Maps {
-    Maps::new(Pins::current(&node.bpffs))
-}
 
 /// The node's tables; a pod's device goes by the name in `devices`, with the pod's link-layer address,
 /// which the agent may not have learnt yet.
 /// # Errors  when a map cannot be read, or speaks of an unknown device.
-pub(super) fn of_node(node: &Node, devices: &BTreeMap<u32, (&'static str, Mac)>) -> Result<Tables> {
-    let maps = maps(node);
+pub(super) fn of_node(
+    node: &str,
+    maps: &Maps,
+    devices: &BTreeMap<u32, (&'static str, Mac)>,
+) -> Result<Tables> {
     let endpoints = maps.entries::<u32, Endpoint>("ENDPOINTS")?;
     let named = |(ifindex, endpoint): (u32, Endpoint)| {
         let name = devices.get(&ifindex);
-        let name = name.with_context(|| format!("{}: whose is {ifindex}?", node.name))?;
+        let name = name.with_context(|| format!("{node}: whose is {ifindex}?"))?;
         Ok((name.0, endpoint))
     };
     let addressed = |(key, local): (LocalKey, LocalEndpoint)| {

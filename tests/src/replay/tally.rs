@@ -26,6 +26,8 @@ pub struct Tally {
     pub unaccounted: u64,
     /// Counted as dropped though the model says otherwise.
     pub misjudged: u64,
+    /// Sent while paths broke because this machine was too busy: nobody knows which way they took.
+    pub void: u64,
     pub complaints: Vec<String>,
 }
 
@@ -63,7 +65,7 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} frames: {} deliveries, {dropped} drops for {} reasons, {} left to hosts; {} wrong \
-             deliveries, {} forged accepted, {} unaccounted, {} misjudged",
+             deliveries, {} forged accepted, {} unaccounted, {} misjudged, {} void",
             self.sent,
             self.delivered,
             self.dropped.len(),
@@ -72,6 +74,7 @@ impl fmt::Display for Tally {
             self.forged_accepted,
             self.unaccounted,
             self.misjudged,
+            self.void,
         )?;
         self.complaints
             .iter()

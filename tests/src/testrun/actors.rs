@@ -2,6 +2,7 @@
 
 use slice_common::address::Address;
 use slice_common::id::{ClusterId, NamespaceId, PathGroupId, PathId, PeerGroupId, TableId};
+use slice_common::layout::ReplyKey;
 
 use crate::packet::Mac;
 
@@ -235,4 +236,21 @@ pub fn address(octets: [u8; 4]) -> Address {
 pub(crate) fn detour_secret() -> [u16; 4] {
     let [a, b, c, d, e, f, g, h] = DETOUR_SECRET;
     [[a, b], [c, d], [e, f], [g, h]].map(u16::from_ne_bytes)
+}
+
+/// The record that makes an answer from `source` to `destination` welcome.
+pub fn reply_record(
+    scope: u32,
+    [source, destination]: [[u8; 4]; 2],
+    [source_port, destination_port]: [u16; 2],
+    protocol: u32,
+) -> ReplyKey {
+    ReplyKey {
+        scope,
+        source: address(source),
+        destination: address(destination),
+        source_port: source_port.to_be(),
+        destination_port: destination_port.to_be(),
+        protocol,
+    }
 }

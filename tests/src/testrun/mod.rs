@@ -23,5 +23,6 @@ pub use scenes::{Scene, scenes};
 pub use state::{Change, State};
 pub use suite::{in_own_network, run_scene};
 pub use world::{
-    LoadedProgram, World, standard_classes, standard_outside, standard_policy, standard_routes,
+    LoadedProgram, World, standard_classes, standard_outside, standard_path, standard_policy,
+    standard_routes, standard_settings,
 };

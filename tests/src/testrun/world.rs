@@ -230,31 +230,10 @@ impl World {
     }
 
     fn fill_paths(&mut self) -> Result<()> {
-        let settings = Settings {
-            generation: 1,
-            underlay_address: address(EAST_1),
-            tunnel_port: 6085u16.to_be(),
-            flags: 0,
-            tunnel_mark: TUNNEL_MARK,
-            detour_secret: detour_secret(),
-            underlay_mac: NIC_MAC,
-            reserved_mac: 0,
-        };
-        self.set_settings(settings)?;
+        self.set_settings(standard_settings())?;
         let ifindex = self.ifindex(NIC)?;
         for node in NODES {
-            let path = Path {
-                local: address(EAST_1),
-                remote: address(node.address),
-                ifindex,
-                mtu: node.path_mtu,
-                encapsulation: Encapsulation::Vxlan.number(),
-                port: 6085u16.to_be(),
-                flags: 0,
-                cluster: cluster(node.cluster),
-                reserved_32: 0,
-            };
-            self.insert("PATHS", node.path(), path)?;
+            self.insert("PATHS", node.path(), standard_path(&node, ifindex))?;
             let group = PathGroup {
                 count: 1,
                 fellows: 0,
@@ -324,6 +303,35 @@ impl World {
             self.insert("LOCAL", key, local)?;
         }
         Ok(())
+    }
+}
+
+/// The settings of the node under test.
+pub fn standard_settings() -> Settings {
+    Settings {
+        generation: 1,
+        underlay_address: address(EAST_1),
+        tunnel_port: 6085u16.to_be(),
+        flags: 0,
+        tunnel_mark: TUNNEL_MARK,
+        detour_secret: detour_secret(),
+        underlay_mac: NIC_MAC,
+        reserved_mac: 0,
+    }
+}
+
+/// Its path to another node.
+pub fn standard_path(to: &Node, ifindex: u32) -> Path {
+    Path {
+        local: address(EAST_1),
+        remote: address(to.address),
+        ifindex,
+        mtu: to.path_mtu,
+        encapsulation: Encapsulation::Vxlan.number(),
+        port: 6085u16.to_be(),
+        flags: 0,
+        cluster: cluster(to.cluster),
+        reserved_32: 0,
     }
 }
 

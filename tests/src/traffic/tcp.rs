@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{
     LOOK_UP_INTERVAL, StopOnDrop, StopSign, milliseconds, now_ns, sleep_until_ns, socket_in,
 };
+use crate::child::poll_until;
 use crate::place::Place;
 
 const WORD_BYTES: usize = 8;
@@ -120,6 +121,22 @@ impl TcpLoad {
     /// Bytes that have arrived and were right so far.
     pub fn verified_bytes(&self) -> u64 {
         self.verified.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more bytes arrive.
+    /// # Errors  when they do not within the limit, or an end gives up.
+    pub fn wait_for_more(&self, bytes: u64, limit: Duration) -> Result<()> {
+        let wanted = self.verified_bytes() + bytes;
+        let arrived = poll_until(limit, || {
+            let is_enough = self.verified_bytes() >= wanted || self.has_ended();
+            Ok(is_enough.then_some(()))
+        })?;
+        ensure!(
+            arrived.is_some() && !self.has_ended(),
+            "the stream stands at {} bytes, not {wanted}",
+            self.verified_bytes()
+        );
+        Ok(())
     }
 
     /// True if an end has given up before the stream was told to stop.

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use slice_tests::findings::Findings;
+use slice_tests::harness::{Scene, say};
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{Account, Books, Capture, QuietPods, Raw};
 use slice_tests::netns::NetNs;
 use slice_tests::packet::{Icmp, Ipv4, Tcp, Udp, faults};
-
-use crate::{Scene, say};
 
 pub(crate) const SCENES: &[Scene] = &[
     ("a_packet_that_is_lost_in_silence_is_noticed", silent_loss),
@@ -42,7 +41,7 @@ struct Sent {
 fn mixed_load(lab: &Lab) -> Result<()> {
     let pods = lab.pods()?;
     let load = load_of(&pods)?;
-    let _quiet = QuietPods::of(lab.pods()?)?;
+    let _quiet = QuietPods::of(lab.pods()?.into_iter().map(|pod| pod.netns))?;
     let started = Instant::now();
     let (account, wrong) = send_and_account(lab, &pods, &load)?;
     let took = started.elapsed();
@@ -95,7 +94,7 @@ fn silent_loss(lab: &Lab) -> Result<()> {
     let pods = lab.pods()?;
     let mut load = load_of(&pods)?;
     load.truncate(load.len() / ROUNDS as usize);
-    let _quiet = QuietPods::of(lab.pods()?)?;
+    let _quiet = QuietPods::of(lab.pods()?.into_iter().map(|pod| pod.netns))?;
     let wan = NetNs::open("sl-wan")?;
     // Dropped by the packet filter of a router on the way, which counts nowhere.
     let nft = |script: &str| -> Result<()> {

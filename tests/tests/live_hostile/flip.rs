@@ -14,11 +14,10 @@ use slice_common::id::{NamespaceId, TableId};
 use slice_common::layout::{LocalEndpoint, LocalKey, PolicyEntry, PolicyKey, Route, RouteKey};
 use slice_tests::child::poll_until;
 use slice_tests::findings::Findings;
+use slice_tests::harness::{Scene, agent_file, say};
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{Books, Capture, QuietPods, Raw, maps_of, put_in_force};
 use slice_tests::packet::{Checksum, Ipv4, Tcp, Udp};
-
-use crate::{Scene, agent, say};
 
 pub(crate) const SCENES: &[Scene] = &[
     (
@@ -60,7 +59,7 @@ fn flips(lab: &Lab) -> Result<()> {
     // An agent would put back what is taken away.
     lab.stop_agents()?;
     let played = play_flips(lab);
-    lab.start_agents(&agent())?;
+    lab.start_agents(&agent_file())?;
     let late = played?;
     Findings {
         wrong_deliveries: Some(late),
@@ -74,7 +73,7 @@ fn flips(lab: &Lab) -> Result<()> {
 fn play_flips(lab: &Lab) -> Result<u64> {
     let [from, to, heir] = ["kafka-0", "kafka-1", "analytics-0"].map(|name| lab.pod(name));
     let (from, to, heir) = (from?, to?, heir?);
-    let _quiet = QuietPods::of(vec![to.clone(), heir.clone()])?;
+    let _quiet = QuietPods::of([to.netns.clone(), heir.netns.clone()])?;
     let mut late = 0;
     let nothing = Flip {
         what: "nothing at all",
@@ -261,13 +260,13 @@ fn address_given_away(lab: &Lab, address: Address) -> Result<Flip> {
 fn replaced_tables(lab: &Lab) -> Result<()> {
     lab.stop_agents()?;
     let played = replace_under_load(lab);
-    lab.start_agents(&agent())?;
+    lab.start_agents(&agent_file())?;
     played
 }
 
 fn replace_under_load(lab: &Lab) -> Result<()> {
     let (from, to) = (lab.pod("kafka-0")?, lab.pod("kafka-1")?);
-    let _quiet = QuietPods::of(vec![to.clone()])?;
+    let _quiet = QuietPods::of([to.netns.clone()])?;
     let capture = Capture::of_arriving(&to.netns, "eth0")?;
     let books = Books::open(lab)?;
     let load = Load::of(&from, &to)?;

@@ -1,22 +1,19 @@
 //! Pods and underlays of all widths: streams complete, datagrams arrive or their senders learn why not.
 
 use std::net::{SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt};
 use slice_common::layout::Path;
 use slice_tests::child::poll_until;
+use slice_tests::harness::{Scene, agent_file, say};
 use slice_tests::lab::inventory::CLUSTERS;
 use slice_tests::lab::{Lab, Pod};
-use slice_tests::live::{Mailbox, maps_of, without_offload};
+use slice_tests::live::{Mailbox, forget_widths, maps_of, set_mtu_discovery, without_offload};
 use slice_tests::netns::NetNs;
 use slice_tests::traffic::tcp::{self, TcpOptions};
-
-use crate::{Scene, agent, say};
 
 pub(crate) const SCENES: &[Scene] = &[(
     "pods_and_underlays_of_all_widths_leave_no_black_hole",
@@ -131,7 +128,7 @@ fn never_in_parts(from: &Pod, to: &Pod, width: u32, fits: u32) -> Result<()> {
 
 /// A datagram that may be cut, by a sender who knows nothing yet.
 fn in_parts(from: &Pod, to: &Pod, fits: u32) -> Result<()> {
-    forget_widths(from)?;
+    forget_widths(&from.netns)?;
     let at_to = Mailbox::open(&to.netns, PORT)?;
     let socket = socket_of(from, to, libc::IP_PMTUDISC_DONT)?;
     let datagram: Vec<u8> = (0..2 * fits + 100).map(|at| (at % 251) as u8).collect();
@@ -155,17 +152,7 @@ fn in_parts(from: &Pod, to: &Pod, fits: u32) -> Result<()> {
 fn socket_of(from: &Pod, to: &Pod, discovery: libc::c_int) -> Result<UdpSocket> {
     let to = to.slice_address.context("a member")?;
     let socket = from.netns.enter(|| UdpSocket::bind("0.0.0.0:0"))??;
-    // SAFETY: the option is one integer, which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            (&raw const discovery).cast(),
-            size_of_val(&discovery) as libc::socklen_t,
-        )
-    };
-    Errno::result(result).context("IP_MTU_DISCOVER")?;
+    set_mtu_discovery(&socket, discovery)?;
     socket.connect(SocketAddrV4::new(to, PORT))?;
     Ok(socket)
 }
@@ -183,11 +170,7 @@ fn set_pod(pod: &Pod, width: u32) -> Result<()> {
     let node = NetNs::open(&pod.spec.node().namespace())?;
     set(&node, &pod.spec.host_interface(), width)?;
     set(&pod.netns, "eth0", width)?;
-    forget_widths(pod)
-}
-
-fn forget_widths(pod: &Pod) -> Result<()> {
-    ip(&pod.netns, &["route", "flush", "cache"])
+    forget_widths(&pod.netns)
 }
 
 /// Both nodes' interfaces, and their agents' idea of them.
@@ -198,7 +181,7 @@ fn set_underlay(lab: &Lab, width: u32) -> Result<()> {
         set(&node.netns, "nic0", width)?;
         set(&fabric, &node.spec.fabric_port(), width)?;
         lab.end_agent(name, Signal::SIGTERM)?;
-        lab.start_agent(name, &agent())?;
+        lab.start_agent(name, &agent_file())?;
         let paths = || maps_of(lab, name)?.entries::<u32, Path>("PATHS");
         let known = poll_until(LIMIT, || {
             let is_known = paths()?.values().all(|path| path.mtu == width);

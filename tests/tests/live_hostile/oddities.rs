@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use slice_common::layout::{LocalEndpoint, LocalKey};
 use slice_tests::child::poll_until;
-use slice_tests::lab::{Lab, Pod};
+use slice_tests::harness::{Scene, agent_file, say};
+use slice_tests::lab::{Lab, Pod, overheard};
 use slice_tests::live::{
     Books, Capture, Frame, Mailbox, QuietPods, expect_drops, inject, mac_of, maps_of, tunnel_frame,
 };
@@ -14,7 +15,6 @@ use slice_tests::netns::NetNs;
 use slice_tests::packet::{Checksum, Icmp, Ipv4, Ipv4Quote, Tcp, Udp};
 
 use crate::flip::{Load, stamp_of};
-use crate::{Scene, agent, say};
 
 pub(crate) const SCENES: &[Scene] = &[
     (
@@ -38,7 +38,7 @@ const SERVER_PORT: u16 = 9092;
 /// `analytics` may open connections to `kafka`, and `kafka` none to `analytics`.
 fn tricks_with_flags(lab: &Lab) -> Result<()> {
     let (server, client) = (lab.pod("kafka-1")?, lab.pod("analytics-1")?);
-    let _quiet = QuietPods::of(vec![server.clone(), client.clone()])?;
+    let _quiet = QuietPods::of([server.netns.clone(), client.netns.clone()])?;
     let at_client = Capture::of_arriving(&client.netns, "eth0")?;
     let to = client.slice_address.context("a member")?.octets();
     let base = || Ipv4::between(server.pod_address.octets(), to).identification(1);
@@ -87,7 +87,7 @@ fn tricks_with_flags(lab: &Lab) -> Result<()> {
 /// The first router is one neighbour, the far node's is another.
 fn neighbours(lab: &Lab) -> Result<()> {
     let (from, to) = (lab.pod("kafka-0")?, lab.pod("kafka-1")?);
-    let _quiet = QuietPods::of(vec![to.clone()])?;
+    let _quiet = QuietPods::of([to.netns.clone()])?;
     let (near, far) = (lab.node("east-1")?, lab.node("west-1")?);
     let fabric = NetNs::open(&far.spec.cluster().fabric_namespace())?;
     let own = mac_of(&far.netns, "nic0")?;
@@ -152,14 +152,16 @@ fn forget_neighbours(
 }
 
 fn overheard_by_nodes(lab: &Lab) -> Result<u64> {
-    lab.overheard_at(|device| device == "nic0")
+    let nodes = lab.nodes()?;
+    let nodes: Vec<_> = nodes.iter().map(|node| &node.netns).collect();
+    overheard(&nodes, |device| device == "nic0")
 }
 
 /// A pod that came after the agent died, and the host itself.
 fn dead_agents(lab: &Lab) -> Result<()> {
     lab.stop_agents()?;
     let played = send_past_dead_agents(lab);
-    lab.start_agents(&agent())?;
+    lab.start_agents(&agent_file())?;
     played
 }
 

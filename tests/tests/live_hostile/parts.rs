@@ -3,11 +3,10 @@
 
 use anyhow::{Context, Result, ensure};
 use slice_tests::child::poll_until;
+use slice_tests::harness::Scene;
 use slice_tests::lab::Lab;
 use slice_tests::live::{Mailbox, expect_drops, inject, without_offload};
 use slice_tests::packet::{Checksum, Ipv4, Udp};
-
-use crate::Scene;
 
 pub(crate) const SCENES: &[Scene] = &[
     (

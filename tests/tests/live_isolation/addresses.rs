@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use slice_tests::demo::matrix;
+use slice_tests::harness::Scene;
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{Capture, Mailbox, expect_drops, meet};
 
-use crate::{OPEN_PORT, Scene, echo, pods, same, slice_address};
+use crate::{OPEN_PORT, echo, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[
     (

@@ -3,12 +3,13 @@
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result, ensure};
+use slice_tests::harness::Scene;
 use slice_tests::lab::{Lab, Node};
 use slice_tests::live::{Capture, Frame, Mailbox, expect_drops};
 use slice_tests::netns::NetNs;
 
 use crate::reconfigure::with_configuration;
-use crate::{OPEN_PORT, Scene, pods, same, slice_address};
+use crate::{OPEN_PORT, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[
     ("what_no_program_takes_dies_in_the_host", no_program),

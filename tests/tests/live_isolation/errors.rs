@@ -3,11 +3,12 @@
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
+use slice_tests::harness::Scene;
 use slice_tests::lab::Lab;
 use slice_tests::live::{Capture, Frame, Mailbox, expect_drops, inject, without_offload};
 use slice_tests::packet::{Udp, internet_checksum};
 
-use crate::{OPEN_PORT, Scene, ipv4, pods, same, slice_address};
+use crate::{OPEN_PORT, ipv4, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[
     ("a_closed_port_is_told_across_clusters", closed_port),

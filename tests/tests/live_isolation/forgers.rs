@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
+use slice_tests::harness::Scene;
 use slice_tests::lab::inventory::TUNNEL_PORT;
 use slice_tests::lab::{Lab, Node, Pod};
 use slice_tests::live::{
@@ -11,7 +12,7 @@ use slice_tests::live::{
 use slice_tests::netns::NetNs;
 use slice_tests::packet::{Ipv4, Mac, Tcp, Udp, Vxlan};
 
-use crate::{OPEN_PORT, Scene, ipv4, pods, same, slice_address};
+use crate::{OPEN_PORT, ipv4, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[
     ("a_pod_does_not_speak_for_another", spoofed_source),

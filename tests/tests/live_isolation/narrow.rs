@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{getsockopt, sockopt};
 use slice_tests::child::poll_until;
+use slice_tests::harness::Scene;
 use slice_tests::lab::{Lab, Pod};
-use slice_tests::live::{Mailbox, expect_drops, without_offload};
-use slice_tests::traffic::tcp::{self, TcpLoad, TcpOptions};
+use slice_tests::live::{Mailbox, expect_drops, forget_widths, set_mtu_discovery, without_offload};
+use slice_tests::traffic::tcp::{self, TcpOptions};
 
-use crate::sizes::never_fragment;
-use crate::{OPEN_PORT, Scene, pods, same, slice_address};
+use crate::{OPEN_PORT, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[(
     "streams_go_on_and_senders_are_told_when_the_underlay_narrows",
@@ -31,47 +31,30 @@ fn narrow_underlay(lab: &Lab) -> Result<()> {
 
 fn narrow_and_widen(lab: &Lab) -> Result<()> {
     let [kafka_0, kafka_1] = pods(lab, ["kafka-0", "kafka-1"])?;
-    forget_what_was_told(&kafka_0)?;
+    forget_widths(&kafka_0.netns)?;
     let options = TcpOptions {
         port: OPEN_PORT + 1,
         rate_bps: Some(100_000_000),
         ..TcpOptions::default()
     };
     let stream = tcp::start(&kafka_0.place()?, &kafka_1.place()?, &options)?;
-    more_arrives(&stream).context("before")?;
+    stream
+        .wait_for_more(ENOUGH_BYTES, LIMIT)
+        .context("before")?;
     lab.set_wan_mtu("east", NARROW_BYTES)?;
-    let narrow = more_arrives(&stream)
+    let narrow = stream
+        .wait_for_more(ENOUGH_BYTES, LIMIT)
         .context("the stream over the narrow underlay")
         .and_then(|()| path_is(lab, NARROW_BYTES))
         .and_then(|()| datagram_sender_is_told(lab, &kafka_0, &kafka_1));
     lab.set_wan_mtu("east", WIDE_BYTES)?;
     narrow?;
     forget(lab)?;
-    more_arrives(&stream).context("afterwards")?;
+    stream
+        .wait_for_more(ENOUGH_BYTES, LIMIT)
+        .context("afterwards")?;
     let report = stream.stop()?;
     ensure!(report.is_whole(), "{report:?}");
-    Ok(())
-}
-
-/// A pod's stack remembers for ten minutes what it was told, and then sends nothing too big.
-fn forget_what_was_told(pod: &Pod) -> Result<()> {
-    let flush = ["route", "flush", "cache"];
-    let flushed = pod.netns.command("ip").args(flush).status()?.success();
-    ensure!(flushed, "{}: ip route flush cache", pod.name);
-    Ok(())
-}
-
-fn more_arrives(stream: &TcpLoad) -> Result<()> {
-    let wanted = stream.verified_bytes() + ENOUGH_BYTES;
-    let arrived = poll_until(LIMIT, || {
-        let is_enough = stream.verified_bytes() >= wanted || stream.has_ended();
-        Ok(is_enough.then_some(()))
-    })?;
-    ensure!(
-        arrived.is_some() && !stream.has_ended(),
-        "the stream stands at {} bytes, not {wanted}",
-        stream.verified_bytes()
-    );
     Ok(())
 }
 
@@ -79,7 +62,7 @@ fn more_arrives(stream: &TcpLoad) -> Result<()> {
 fn datagram_sender_is_told(lab: &Lab, from: &Pod, to: &Pod) -> Result<()> {
     let at_far = Mailbox::open(&to.netns, OPEN_PORT)?;
     let socket = from.netns.enter(|| UdpSocket::bind("0.0.0.0:0"))??;
-    never_fragment(&socket)?;
+    set_mtu_discovery(&socket, libc::IP_PMTUDISC_DO)?;
     socket.connect(SocketAddrV4::new(slice_address(to)?, OPEN_PORT))?;
     // The stream has told the pod already: its stack refuses by itself.
     let told = poll_until(LIMIT, || {

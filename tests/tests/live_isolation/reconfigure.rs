@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use slice_tests::child::poll_until;
+use slice_tests::harness::agent_file;
 use slice_tests::lab::{Lab, Node};
-
-use crate::agent;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const NOTHING_TO_CHANGE: &str = "Nothing to change";
@@ -43,7 +42,7 @@ fn put(node: &Node, text: &str) -> Result<()> {
 
 /// What the configuration would still change, in the agent's own words.
 fn plan(node: &Node) -> Result<String> {
-    let mut command = node.netns.command(agent());
+    let mut command = node.netns.command(agent_file());
     command.args(["plan", "--config"]).arg(&node.config);
     command.arg("--bpffs").arg(&node.bpffs);
     let planned = command.output().context("run slice-agent plan")?;

@@ -9,11 +9,12 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_route::link::LinkAttribute;
 use slice_tests::child::poll_until;
+use slice_tests::harness::Scene;
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{counted_since, drops_everywhere, expect_drops, without_offload};
 use slice_tests::traffic::tcp::{self, TcpOptions};
 
-use crate::{OPEN_PORT, Scene, pods, same, slice_address};
+use crate::{OPEN_PORT, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[
     ("datagrams_in_segments_arrive_one_by_one_and_merged", whole),

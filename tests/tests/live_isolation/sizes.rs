@@ -1,20 +1,19 @@
 //! What happens to a packet on its way: sizes, checksums, classes.
 
 use std::net::{SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use slice_tests::child::poll_until;
+use slice_tests::harness::Scene;
 use slice_tests::lab::{KernelDrops, Lab, Pod};
 use slice_tests::live::{Capture, Frame, Mailbox, TunnelFrame, expect_drops, inject, meet};
-use slice_tests::live::{Inner, tunnel_frame, without_offload};
+use slice_tests::live::{Inner, set_mtu_discovery, tunnel_frame, without_offload};
 use slice_tests::packet::{Checksum, Udp};
 use slice_tests::traffic::tcp::{self, TcpOptions};
 
-use crate::{OPEN_PORT, Scene, echo, ipv4, pods, same, slice_address};
+use crate::{OPEN_PORT, echo, ipv4, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[
     ("segments_of_a_stream_fit_the_tunnel", clamped_mss),
@@ -140,22 +139,6 @@ fn cut_and_put_together(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn never_fragment(socket: &UdpSocket) -> Result<()> {
-    let how = libc::IP_PMTUDISC_DO;
-    // SAFETY: the option is one integer, which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            (&raw const how).cast(),
-            size_of_val(&how) as libc::socklen_t,
-        )
-    };
-    Errno::result(result).context("IP_MTU_DISCOVER")?;
-    Ok(())
-}
-
 /// Linux asks for no more than "don't fragment" to be told.
 fn told_of_the_size(lab: &Lab) -> Result<()> {
     for (from, to) in [("kafka-1", "kafka-2"), ("kafka-2", "kafka-0")] {
@@ -163,7 +146,7 @@ fn told_of_the_size(lab: &Lab) -> Result<()> {
         let at_far = Mailbox::open(&far.netns, OPEN_PORT)?;
         let address = SocketAddrV4::new(slice_address(&far)?, OPEN_PORT);
         let socket = near.netns.enter(|| UdpSocket::bind("0.0.0.0:0"))??;
-        never_fragment(&socket)?;
+        set_mtu_discovery(&socket, libc::IP_PMTUDISC_DO)?;
         socket.connect(address)?;
         expect_drops(lab, &[(near.node, "kafka", "too_big", 1)], || {
             socket.send(&[0x5a; 1472])?;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use slice_common::layout::Capacity;
+use slice_tests::harness::Scene;
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{Capture, Frame, Mailbox, expect_drops, inject, meet};
 use slice_tests::packet::{Checksum, Icmp, Ipv4, Tcp, Udp, describe_difference};
 use slice_tests::probe::{Outcome, attempt, drops_at};
 
-use crate::{OPEN_PORT, Scene, echo, ipv4, pods, same, slice_address};
+use crate::{OPEN_PORT, echo, ipv4, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[
     (

@@ -4,13 +4,14 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use slice_tests::harness::Scene;
 use slice_tests::lab::{Lab, Pod};
 use slice_tests::live::{Mailbox, Masquerade, expect_drops, meet};
 use slice_tests::netns::NetNs;
 use slice_tests::probe::{attempt, drops_at};
 
 use crate::reconfigure::with_configuration;
-use crate::{Scene, echo, pods, same, slice_address};
+use crate::{echo, pods, same, slice_address};
 
 pub(crate) const SCENES: &[Scene] = &[(
     "a_confined_pod_begins_only_what_is_named_and_answers_whom_it_must",

@@ -145,7 +145,7 @@ fn play(
     gateways.wait_until_paths_are_up()?;
     let load = {
         let [a, b] = MEMBERS.map(|name| gateways.node(name)?.pod());
-        Load::start(a?, b?)?
+        Load::start(&a?, &b?)?
     };
     if !scenario.with_agents {
         gateways.kill_agents()?;

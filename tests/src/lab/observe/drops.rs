@@ -150,9 +150,13 @@ impl KernelDrops {
 impl Lab {
     /// The drop counters of all namespaces of the lab; see [`KernelDrops::of`].
     pub fn kernel_drops(&self) -> Result<KernelDrops> {
+        KernelDrops::of(&self.namespaces()?)
+    }
+
+    /// All namespaces of the lab.
+    pub fn namespaces(&self) -> Result<Vec<NetNs>> {
         let names = namespace_names();
-        let namespaces: Result<Vec<NetNs>> = names.iter().map(|name| NetNs::open(name)).collect();
-        KernelDrops::of(&namespaces?)
+        names.iter().map(|name| NetNs::open(name)).collect()
     }
 
     /// The counters of every device in every namespace of the lab.
@@ -196,25 +200,6 @@ impl Lab {
         })
     }
 
-    /// Frames that nodes heard by devices of these names and had no use for: for somebody else, or of no
-    /// protocol that they know.
-    pub fn overheard_at(&self, is_meant: impl Fn(&str) -> bool) -> Result<u64> {
-        let mut sum = 0;
-        for node in self.nodes()? {
-            let links = json_of(&node.netns, "ip", &["-s", "-s", "-j", "link", "show"])?;
-            let meant = links
-                .iter()
-                .filter(|link| link["ifname"].as_str().is_some_and(&is_meant));
-            for link in meant {
-                let received = &link["stats64"]["rx"];
-                // Shown only where it is not 0.
-                sum += received["otherhost"].as_u64().unwrap_or(0);
-                sum += received["dropped"].as_u64().context("rx dropped")?;
-            }
-        }
-        Ok(sum)
-    }
-
     /// Spreads flows over the CPUs (as the lab does from the start), or keeps what one CPU sends in
     /// order.
     pub fn set_receive_steering(&self, on: bool) -> Result<()> {
@@ -239,6 +224,25 @@ impl Lab {
 }
 
 /// The namespace's /proc/net/dev, snmp and netstat.
+/// Frames that nodes heard by devices of these names and had no use for: for somebody else, or of no
+/// protocol that they know.
+pub fn overheard(nodes: &[&NetNs], is_meant: impl Fn(&str) -> bool) -> Result<u64> {
+    let mut sum = 0;
+    for node in nodes {
+        let links = json_of(node, "ip", &["-s", "-s", "-j", "link", "show"])?;
+        let meant = links
+            .iter()
+            .filter(|link| link["ifname"].as_str().is_some_and(&is_meant));
+        for link in meant {
+            let received = &link["stats64"]["rx"];
+            // Shown only where it is not 0.
+            sum += received["otherhost"].as_u64().unwrap_or(0);
+            sum += received["dropped"].as_u64().context("rx dropped")?;
+        }
+    }
+    Ok(sum)
+}
+
 pub(crate) fn tables(namespace: &NetNs) -> Result<[String; 3]> {
     let [devices, snmp, netstat] = namespace.enter(|| {
         ["dev", "snmp", "netstat"]

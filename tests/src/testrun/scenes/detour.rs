@@ -17,14 +17,7 @@ fn datagrams(from: [u8; 4], to: [u8; 4]) -> Ipv4 {
 }
 
 fn answer(from: [u8; 4], to: [u8; 4]) -> ReplyKey {
-    ReplyKey {
-        scope: KAFKA.id,
-        source: address(to),
-        destination: address(from),
-        source_port: 5201u16.to_be(),
-        destination_port: 6000u16.to_be(),
-        protocol: 17,
-    }
+    reply_record(KAFKA.id, [to, from], [5201, 6000], 17)
 }
 
 /// Judged at the interface; taken out of the tunnel by the kernel; delivered behind its device.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use slice_common::drop_reason::DropReason;
 
-use super::{drops_from_wire, on_wire, tunnel_in};
+use super::{bad_headers, drops_from_wire, on_wire, tunnel_in};
 use crate::packet::{Ipv4, Tcp, Vxlan};
 use crate::testrun::actors::*;
 use crate::testrun::{Expected, Program, World};
@@ -36,20 +36,7 @@ pub(super) fn drop_bad_tunnel_header(world: &mut World) -> Result<()> {
 }
 
 pub(super) fn every_other_tunnel_header_is_bad(world: &mut World) -> Result<()> {
-    let bad = [
-        good().flags(0),
-        good().flags(0x88),
-        good().reserved([1, 0, 0]),
-        good().reserved([0, 0, 1]),
-        good().last(1),
-        good().cut_to(0),
-        good().cut_to(7),
-        good().outer(|outer| outer.options(&[1, 1, 1, 1])),
-        good().outer(|outer| outer.fragment(0, true)),
-        good().outer(|outer| outer.total_bytes(19)),
-        good().outer(|outer| outer.total_bytes(2000)),
-    ];
-    for tunnel in bad {
+    for tunnel in bad_headers(&good()) {
         drops_from_wire(
             world,
             UNKNOWN,

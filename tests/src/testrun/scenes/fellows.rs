@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Direction, Encapsulation, Path, PathGroup, Peer};
+use slice_common::layout::{Direction, Path, PathGroup, Peer};
 
 use super::paths::{ANSWERED_ONCE, ANSWERS, Known, NOTHING, know, prober};
 use super::transit::{gateway, leaves};
@@ -11,7 +11,7 @@ use crate::packet::{Ipv4, Tcp, Vxlan};
 use crate::testrun::actors::*;
 use crate::testrun::exchange::kernel_time_ns;
 use crate::testrun::state::PathNote;
-use crate::testrun::{Expected, Program, World};
+use crate::testrun::{Expected, Program, World, standard_path};
 
 /// East-1 is a gateway and east-2 its fellow; edge-1 is a member of their cluster.
 fn fellows(world: &mut World) -> Result<()> {
@@ -37,15 +37,8 @@ fn fellows(world: &mut World) -> Result<()> {
         world.insert("PEERS", address(node.address).network_word(), peer)?;
     }
     let to_fellow = Path {
-        local: address(EAST_1),
-        remote: address(EAST_2.address),
-        ifindex: world.ifindex(NIC)?,
-        mtu: EAST_2.path_mtu,
-        encapsulation: Encapsulation::Vxlan.number(),
-        port: 6085u16.to_be(),
         flags: Path::TO_FELLOW,
-        cluster: cluster(EAST),
-        reserved_32: 0,
+        ..standard_path(&EAST_2, world.ifindex(NIC)?)
     };
     world.insert("PATHS", EAST_2.path(), to_fellow)
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use slice_common::drop_reason::DropReason;
 
-use super::{on_wire, tunnel_in};
+use super::{bad_headers, on_wire, tunnel_in};
 use crate::packet::{Ipv4, Tcp, Udp, Vxlan, ethernet};
 use crate::testrun::actors::*;
 use crate::testrun::{Expected, Program, World, early};
@@ -44,18 +44,7 @@ pub(super) fn strangers_are_dropped_early(world: &mut World) -> Result<()> {
         let unknown = good().slice(slice, 3);
         dropped_by_both(world, DropReason::UnknownSlice, &on_wire(&unknown))?;
     }
-    let bad = [
-        good().flags(0x0c),
-        good().reserved([0, 0, 1]),
-        good().last(1),
-        good().cut_to(0),
-        good().cut_to(7),
-        good().outer(|outer| outer.options(&[1, 1, 1, 1])),
-        good().outer(|outer| outer.fragment(0, true)),
-        good().outer(|outer| outer.total_bytes(19)),
-        good().outer(|outer| outer.total_bytes(2000)),
-    ];
-    for tunnel in bad {
+    for tunnel in bad_headers(&good()) {
         dropped_by_both(world, DropReason::BadTunnelHeader, &on_wire(&tunnel))?;
     }
     Ok(())

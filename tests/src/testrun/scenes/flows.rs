@@ -132,14 +132,7 @@ pub(super) fn syn_does_not_follow_a_known_flow(world: &mut World) -> Result<()> 
 /// The cache must not let a record grow old while its exchange goes on.
 pub(super) fn known_datagrams_keep_their_answers_welcome(world: &mut World) -> Result<()> {
     let sent = Ipv4::between(KAFKA_0.pod_address, KAFKA_1).udp(Udp::new(6000, 5201));
-    let answer = ReplyKey {
-        scope: KAFKA.id,
-        source: address(KAFKA_1),
-        destination: address(KAFKA_0.slice_address),
-        source_port: 5201u16.to_be(),
-        destination_port: 6000u16.to_be(),
-        protocol: 17,
-    };
+    let answer = reply_record(KAFKA.id, [KAFKA_1, KAFKA_0.slice_address], [5201, 6000], 17);
     let inner = sent.clone().source(KAFKA_0.slice_address);
     let frame = tunnel_out(WEST_1, KAFKA.id, (0, 0), &inner, [6000, 5201]);
     for _ in 0..PACKETS {

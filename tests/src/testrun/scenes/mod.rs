@@ -155,6 +155,26 @@ fn tunnel_between(from: [u8; 4], to: [u8; 4], slice: u32, class: u8) -> Vxlan {
     Vxlan::between(from, to).slice(slice, class)
 }
 
+/// A tunnel packet with each fault that its headers can have before anybody looks inside.
+fn bad_headers(good: &Vxlan) -> Vec<Vxlan> {
+    let good = || good.clone();
+    vec![
+        good().flags(0),
+        good().flags(0x88),
+        // The bit of the Generic Protocol Extension.
+        good().flags(0x0c),
+        good().reserved([1, 0, 0]),
+        good().reserved([0, 0, 1]),
+        good().last(1),
+        good().cut_to(0),
+        good().cut_to(7),
+        good().outer(|outer| outer.options(&[1, 1, 1, 1])),
+        good().outer(|outer| outer.fragment(0, true)),
+        good().outer(|outer| outer.total_bytes(19)),
+        good().outer(|outer| outer.total_bytes(2000)),
+    ]
+}
+
 /// The tunnel's source port. Taken from the code under test, because a hash has no second truth; the
 /// golden packets freeze it.
 fn flow_port(source: [u8; 4], destination: [u8; 4], [from, to]: [u16; 2]) -> u16 {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Direction, ReplyKey};
+use slice_common::layout::Direction;
 
 use super::{on_wire, to_pod, tunnel_in};
 use crate::packet::{Checksum, Ipv4, Tcp, Udp, Vxlan};
@@ -99,14 +99,7 @@ pub(super) fn datagram_arrives_without_checksum(world: &mut World) -> Result<()>
     for checksum in [Checksum::Absent, Checksum::Right] {
         let datagram =
             from_kafka_1().udp(Udp::new(6000, 5201).checksum(checksum).data(vec![7; 100]));
-        let answer = ReplyKey {
-            scope: KAFKA.id,
-            source: address(KAFKA_0.slice_address),
-            destination: address(KAFKA_1),
-            source_port: 5201u16.to_be(),
-            destination_port: 6000u16.to_be(),
-            protocol: 17,
-        };
+        let answer = reply_record(KAFKA.id, [KAFKA_0.slice_address, KAFKA_1], [5201, 6000], 17);
         let tunnel = tunnel_in(WEST_1, KAFKA.id, 0, &datagram);
         let frame = to_pod(&KAFKA_0, &delivered(datagram));
         world.reset()?;

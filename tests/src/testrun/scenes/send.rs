@@ -1,7 +1,7 @@
 //! What a slice pod sends to its slice and how it leaves.
 
 use anyhow::Result;
-use slice_common::layout::{Direction, ReplyKey};
+use slice_common::layout::Direction;
 
 use super::{from_pod, to_pod, tunnel_out};
 use crate::packet::{Checksum, Icmp, Ipv4, Tcp, Udp};
@@ -84,14 +84,7 @@ pub(super) fn datagram_without_checksum(world: &mut World) -> Result<()> {
         let datagram = to_kafka_1().udp(Udp::new(6000, 5201).checksum(checksum).data(vec![7; 100]));
         let inner = mapped(datagram.clone());
         let frame = tunnel_out(WEST_1, KAFKA.id, (0, 0), &inner, [6000, 5201]);
-        let answer = ReplyKey {
-            scope: KAFKA.id,
-            source: address(KAFKA_1),
-            destination: address(KAFKA_0.slice_address),
-            source_port: 5201u16.to_be(),
-            destination_port: 6000u16.to_be(),
-            protocol: 17,
-        };
+        let answer = reply_record(KAFKA.id, [KAFKA_1, KAFKA_0.slice_address], [5201, 6000], 17);
         world.reset()?;
         world
             .send(
@@ -113,14 +106,7 @@ pub(super) fn datagram_without_checksum(world: &mut World) -> Result<()> {
 pub(super) fn echo_to_a_remote_broker(world: &mut World) -> Result<()> {
     let echo = to_kafka_1().icmp(Icmp::echo_request(0x1234, 1).data(vec![1; 56]));
     let frame = tunnel_out(WEST_1, KAFKA.id, (0, 0), &mapped(echo.clone()), [0x1234, 0]);
-    let answer = ReplyKey {
-        scope: KAFKA.id,
-        source: address(KAFKA_1),
-        destination: address(KAFKA_0.slice_address),
-        source_port: 0x1234u16.to_be(),
-        destination_port: 0,
-        protocol: 1,
-    };
+    let answer = reply_record(KAFKA.id, [KAFKA_1, KAFKA_0.slice_address], [0x1234, 0], 1);
     world
         .send("ping", Program::PodEgress, KAFKA_0.device, from_pod(&echo))
         .expect(

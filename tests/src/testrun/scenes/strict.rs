@@ -42,14 +42,7 @@ fn arriving(packet: &Ipv4) -> Vec<u8> {
 }
 
 fn record(from: [u8; 4], to: [u8; 4], ports: [u16; 2], protocol: u32) -> ReplyKey {
-    ReplyKey {
-        scope: ReplyKey::OUTSIDE,
-        source: address(from),
-        destination: address(to),
-        source_port: ports[0].to_be(),
-        destination_port: ports[1].to_be(),
-        protocol,
-    }
+    reply_record(ReplyKey::OUTSIDE, [from, to], ports, protocol)
 }
 
 /// The same packets leave before the pod is confined.

@@ -7,7 +7,7 @@ use slice_common::layout::{Class, Direction, FirstFragment, FragmentKey, Setting
 use super::{drops_from_wire, on_wire, tunnel_between, tunnel_in};
 use crate::packet::{Checksum, Icmp, Ipv4, Ipv4Quote, Tcp, Udp, Vxlan};
 use crate::testrun::actors::*;
-use crate::testrun::{Expected, Program, World};
+use crate::testrun::{Expected, Program, World, standard_settings};
 
 pub(super) const PORT: u16 = 0xc777;
 
@@ -17,19 +17,6 @@ pub(super) fn gateway(world: &mut World) -> Result<()> {
         flags: Settings::GATEWAY,
         ..standard_settings()
     })
-}
-
-fn standard_settings() -> Settings {
-    Settings {
-        generation: 1,
-        underlay_address: address(EAST_1),
-        tunnel_port: 6085u16.to_be(),
-        flags: 0,
-        tunnel_mark: TUNNEL_MARK,
-        detour_secret: detour_secret(),
-        underlay_mac: NIC_MAC,
-        reserved_mac: 0,
-    }
 }
 
 /// From a pod of east-2 to a broker in west.

@@ -31,14 +31,12 @@ pub(super) fn pod_to_the_internet(world: &mut World) -> Result<()> {
     let fragment = from_pod(&to_internet(KAFKA_0).udp(Udp::new(1, 53)).fragment(64, true));
     untouched(world, Program::PodEgress, KAFKA_0.device, &fragment)?;
     let question = from_pod(&to_internet(KAFKA_0).udp(Udp::new(5353, 53).data(vec![1; 20])));
-    let answer = ReplyKey {
-        scope: ReplyKey::OUTSIDE,
-        source: address(INTERNET),
-        destination: address(KAFKA_0.pod_address),
-        source_port: 53u16.to_be(),
-        destination_port: 5353u16.to_be(),
-        protocol: 17,
-    };
+    let answer = reply_record(
+        ReplyKey::OUTSIDE,
+        [INTERNET, KAFKA_0.pod_address],
+        [53, 5353],
+        17,
+    );
     world
         .send(
             "question",
