@@ -15,4 +15,5 @@ pub mod layout;
 pub mod path_mtu;
 pub mod policy;
 pub mod reply;
+pub mod shaper;
 pub mod wire;

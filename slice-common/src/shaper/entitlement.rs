@@ -1,0 +1,176 @@
+//! What a class is entitled to when every class wants to send: its guarantee, and its part by weight of
+//! what nobody is guaranteed. For user space, when a profile is configured.
+//!
+//! A weight costs nothing per packet, because it is turned into a guaranteed rate here. All entitlements
+//! and the lane together are what can be promised, no more: the ceiling's clock cannot run away.
+
+use super::cost::Rate;
+
+/// The part of the promised rate that thin flows may use ahead of everybody: a tenth.
+pub const LANE_PARTS: u64 = 10;
+
+/// A class as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassShare {
+    /// 0: none.
+    pub guarantee_bps: u64,
+    /// Of what is left when all guarantees are served; 0: none.
+    pub weight: u16,
+}
+
+/// Why rates cannot be promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Guarantees and lane are more than there is.
+    TooMuch {
+        guarantees_bps: u64,
+        lane_bps: u64,
+        available_bps: u64,
+    },
+    /// This class, by position, would get less than [`Rate::MIN_BPS`] when the others send.
+    Starved { class: usize },
+    /// The guarantees of the slices of an uplink are more than its contract.
+    Oversold {
+        guarantees_bps: u64,
+        contract_bps: u64,
+    },
+}
+
+/// What can be promised inside a slice: its ceiling, or what the slice is guaranteed of its uplink if
+/// that is less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assured(Rate);
+
+impl Assured {
+    pub fn new(ceiling: Rate, uplink_guarantee: Option<Rate>) -> Self {
+        Self(uplink_guarantee.map_or(ceiling, |guarantee| guarantee.min(ceiling)))
+    }
+
+    pub const fn rate(self) -> Rate {
+        self.0
+    }
+
+    /// The rate of all thin flows together.
+    pub const fn lane_bps(self) -> u64 {
+        self.0.bps() / LANE_PARTS
+    }
+
+    /// The rate that a class gets whatever the others do. Rounded down, so the sum never exceeds what is
+    /// there.
+    /// # Errors  when the guarantees do not fit, or this class could starve.
+    pub fn entitlement(self, classes: &[ClassShare], class: usize) -> Result<Rate, Refusal> {
+        let guarantees_bps = classes
+            .iter()
+            .fold(0u64, |sum, it| sum.saturating_add(it.guarantee_bps));
+        let lane_bps = self.lane_bps();
+        let promised_bps = guarantees_bps.saturating_add(lane_bps);
+        let Some(spare_bps) = self.0.bps().checked_sub(promised_bps) else {
+            return Err(Refusal::TooMuch {
+                guarantees_bps,
+                lane_bps,
+                available_bps: self.0.bps(),
+            });
+        };
+        let weights: u64 = classes.iter().map(|it| u64::from(it.weight)).sum();
+        let own = classes.get(class).ok_or(Refusal::Starved { class })?;
+        let excess_bps = spare_bps * u64::from(own.weight) / weights.max(1);
+        Rate::new_checked(own.guarantee_bps + excess_bps).ok_or(Refusal::Starved { class })
+    }
+}
+
+/// Whether an uplink's contract covers what its slices are guaranteed of it.
+/// # Errors  when it does not.
+pub fn check_uplink(contract: Rate, guarantees: &[Rate]) -> Result<(), Refusal> {
+    let guarantees_bps = guarantees
+        .iter()
+        .fold(0u64, |sum, it| sum.saturating_add(it.bps()));
+    if guarantees_bps > contract.bps() {
+        return Err(Refusal::Oversold {
+            guarantees_bps,
+            contract_bps: contract.bps(),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const M: u64 = 1_000_000;
+
+    fn assured(bps: u64) -> Assured {
+        Assured::new(Rate::new_checked(bps).expect("in range"), None)
+    }
+
+    fn share(guarantee_bps: u64, weight: u16) -> ClassShare {
+        ClassShare {
+            guarantee_bps,
+            weight,
+        }
+    }
+
+    #[test]
+    fn what_nobody_is_guaranteed_is_shared_by_weight() {
+        let classes = [share(40 * M, 3), share(30 * M, 1), share(0, 1)];
+        let bps = |class| assured(100 * M).entitlement(&classes, class).map(Rate::bps);
+        assert_eq!(
+            [bps(0), bps(1), bps(2)],
+            [Ok(52 * M), Ok(34 * M), Ok(4 * M)]
+        );
+    }
+
+    #[test]
+    fn a_slice_promises_no_more_than_its_uplink_does() {
+        let rate = |bps| Rate::new_checked(bps).expect("in range");
+        let below = Assured::new(rate(50 * M), Some(rate(20 * M)));
+        let above = Assured::new(rate(50 * M), Some(rate(80 * M)));
+        assert_eq!((below.rate(), above.rate()), (rate(20 * M), rate(50 * M)));
+        assert_eq!(
+            check_uplink(rate(60 * M), &[rate(40 * M), rate(20 * M)]),
+            Ok(())
+        );
+        let oversold = Refusal::Oversold {
+            guarantees_bps: 61 * M,
+            contract_bps: 60 * M,
+        };
+        let sold = [rate(40 * M), rate(21 * M)];
+        assert_eq!(check_uplink(rate(60 * M), &sold), Err(oversold));
+    }
+
+    #[test]
+    fn a_class_with_nothing_is_refused_only_when_nothing_is_left() {
+        let left = [share(89 * M, 0), share(0, 1)];
+        assert_eq!(assured(100 * M).entitlement(&left, 1).map(Rate::bps), Ok(M));
+        let none = [share(90 * M, 0), share(0, 1)];
+        let starved = Err(Refusal::Starved { class: 1 });
+        assert_eq!(assured(100 * M).entitlement(&none, 1), starved);
+    }
+
+    proptest! {
+        #[test]
+        fn entitlements_and_lane_are_never_more_than_there_is(
+            bps in Rate::MIN_BPS..=Rate::MAX_BPS,
+            parts in prop::collection::vec((0u64..=30, any::<u16>()), 1..=8),
+        ) {
+            let assured = assured(bps);
+            let classes: Vec<_> =
+                parts.iter().map(|(percent, weight)| share(bps / 100 * percent, *weight)).collect();
+            let given: Vec<_> =
+                (0..classes.len()).map(|class| assured.entitlement(&classes, class)).collect();
+            let guarantees: u64 = classes.iter().map(|it| it.guarantee_bps).sum();
+            let sum: u64 = given.iter().flatten().map(|rate| rate.bps()).sum();
+            prop_assert!(sum + assured.lane_bps() <= bps);
+            let fits = guarantees + assured.lane_bps() <= bps;
+            for (class, given) in classes.iter().zip(given) {
+                match given {
+                    Ok(rate) => prop_assert!(fits && rate.bps() >= class.guarantee_bps),
+                    Err(Refusal::TooMuch { .. }) => prop_assert!(!fits),
+                    Err(_) => prop_assert!(fits && class.guarantee_bps < Rate::MIN_BPS),
+                }
+            }
+        }
+    }
+}

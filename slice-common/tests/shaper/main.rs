@@ -1,0 +1,15 @@
+//! The shaper in simulated time: a WAN link, senders that react as TCP does or not at all, and what must
+//! hold whatever they do. Each negative test first shows that without the part that it is about, the
+//! property fails.
+
+mod arithmetic;
+mod behaviour;
+mod ceiling;
+mod guarantee;
+mod latency;
+mod plant;
+mod processors;
+mod scenes;
+mod senders;
+mod simulation;
+mod uplink;
