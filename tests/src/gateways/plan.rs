@@ -1,5 +1,6 @@
 //! Who is there, and who reaches whom through whom.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
@@ -259,6 +260,11 @@ impl Plan {
                 let gateways = remote.gateways.iter().filter_map(|name| self.node(name));
                 heard.extend(gateways.map(|gateway| (gateway.address, block)));
             }
+        }
+        // A fellow speaks for all of them.
+        let blocks: BTreeSet<_> = heard.iter().map(|(_, block)| *block).collect();
+        for fellow in node.fellows.iter().filter_map(|name| self.node(name)) {
+            heard.extend(blocks.iter().map(|block| (fellow.address, *block)));
         }
         heard
     }

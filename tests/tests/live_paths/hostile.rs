@@ -21,7 +21,7 @@ use crate::{LIMIT, meet, two_by_two};
 const FRAMES: u64 = 100_000;
 const SEED: u64 = 1;
 /// Enough to meet what is open.
-const FRAMES_TO_SEE: u64 = 6000;
+const FRAMES_TO_SEE: u64 = 30_000;
 /// What only gateways and probes can be asked must be asked so often.
 const TIMES_MIN: u64 = 20;
 const ASKED: [DropReason; 8] = [
