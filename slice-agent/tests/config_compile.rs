@@ -2,17 +2,19 @@
 
 mod config_support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use config_support::{RIGHT, check_text, east_1, longest_match, right, right_but};
 use proptest::prelude::*;
 use slice_agent::compile::compile;
-use slice_agent::image::{NodeImage, PortOwner, Program, TrieKey};
+use slice_agent::image::{NodeImage, PortOwner, Program, TrieKey, WayBack};
 use slice_agent::model::{Validated, render};
 use slice_common::address::{Address, Port};
 use slice_common::id::NamespaceId;
-use slice_common::layout::{Capacity, Class, ClassKey, PolicyKey, PolicyVerdict, RouteKey};
+use slice_common::layout::{
+    Capacity, Class, ClassKey, LocalEndpoint, PolicyKey, PolicyVerdict, RouteKey,
+};
 
 fn image_of(configuration: &Validated) -> NodeImage {
     compile(configuration, &east_1())
@@ -185,6 +187,35 @@ fn classes_are_numbered_by_their_position() {
     );
     assert_eq!(class(6, 9093), None);
     assert_eq!(class(17, 9090), None);
+}
+
+/// Its pod is marked, and the host is told where its packets may come from; the other slice's is not.
+#[test]
+fn a_slice_that_the_stack_delivers_has_ways_back() {
+    let kafka = (
+        "  isolation: {level: Slice}",
+        "  isolation: {level: Slice}\n  delivery: Stack",
+    );
+    let image = image_of(&check_text(right_but(&[kafka])).expect("a right configuration"));
+    let flags: Vec<_> = image.local.values().map(|pod| pod.flags).collect();
+    assert_eq!(flags, [LocalEndpoint::BY_STACK, 0]);
+    let range = WayBack::To("10.77.0.0/16".parse().expect("a prefix"));
+    let pod = WayBack::From(Ipv4Addr::new(10, 1, 1, 10));
+    assert_eq!(image.ways_back, BTreeSet::from([range, pod]));
+    assert!(image_of(&right()).ways_back.is_empty());
+
+    let native = [
+        ("ranges: [10.78.0.0/16]", ""),
+        ("mode: Mapped, }", "mode: Native}\n  delivery: Stack"),
+        ("sliceAddress: 10.78.0.2", "sliceAddress: 10.1.1.20"),
+        ("prefix: 10.78.0.0/29", "prefix: 10.1.1.20/32"),
+        ("prefix: 10.78.64.0/29", "prefix: 10.1.2.20/32"),
+    ];
+    let image = image_of(&check_text(right_but(&native)).expect("a right configuration"));
+    let to = |text: &str| WayBack::To(text.parse().expect("a prefix"));
+    let pod = WayBack::From(Ipv4Addr::new(10, 1, 1, 20));
+    let expected = [to("10.1.1.20/32"), to("10.1.2.20/32"), pod];
+    assert_eq!(image.ways_back, BTreeSet::from(expected), "neighbours too");
 }
 
 #[test]

@@ -339,6 +339,12 @@ refused! {
         "node.yaml, document 2, Slice kafka, spec.isolation.level: `Closed` is unknown; the \
          level is Slice, Strict or Open";
 
+    unknown_delivery:
+        "  encryption: {mode: None}\n  acceptPlaintext: true\n---\nkind: Slice"
+        => "  delivery: Host\n  encryption: {mode: None}\n  acceptPlaintext: true\n---\nkind: Slice",
+        "node.yaml, document 2, Slice kafka, spec.delivery: `Host` is unknown; a delivery is Peer \
+         or Stack";
+
     encryption_that_is_not_there:
         "  encryption: {mode: None}\n  acceptPlaintext: true\n---\nkind: Slice"
         => "  encryption: {mode: WireGuard}\n  acceptPlaintext: true\n---\nkind: Slice",

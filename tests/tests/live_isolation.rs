@@ -20,6 +20,8 @@ mod reconfigure;
 mod segments;
 #[path = "live_isolation/sizes.rs"]
 mod sizes;
+#[path = "live_isolation/stack.rs"]
+mod stack;
 #[path = "live_isolation/strangers.rs"]
 mod strangers;
 #[path = "live_isolation/strict.rs"]
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         narrow::SCENES,
         segments::SCENES,
         strict::SCENES,
+        stack::SCENES,
         bare::SCENES,
     ];
     harness::main_in_lab("the live isolation scenes", &scenes, |_| Ok(()))

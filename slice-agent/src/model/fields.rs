@@ -235,6 +235,16 @@ pub const OBJECTS: &[Object] = &[
                 REQUIRED,
                 "`true`: traffic is not encrypted, and you know.",
             ),
+            field(
+                "delivery",
+                "`Peer`",
+                "How packets of the slice get into the pods of this node. `Peer`: straight to the pod's \
+                 end of its veth, past the host's stack. `Stack`: the host's stack routes them, as if \
+                 they came in by the device `sliceplane0`, from the sender's slice address to the pod's \
+                 own; so its firewall sees them, and one that tracks connections must be told: see \
+                 [decision 015](../decisions/015-delivery-by-the-stack.md). What pods send never passes \
+                 the stack.",
+            ),
         ],
     },
     Object {

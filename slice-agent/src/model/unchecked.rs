@@ -114,6 +114,7 @@ pub struct SpecFields {
     pub qos: Option<QosFields>,
     pub encryption: Option<EncryptionFields>,
     pub accept_plaintext: Option<bool>,
+    pub delivery: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -132,6 +132,7 @@ pub struct ValidatedSlice {
     pub id: SliceId,
     pub addressing: Addressing,
     pub isolation: Isolation,
+    pub delivery: Delivery,
     pub default_action: Action,
     /// The first that matches wins.
     pub rules: Vec<Rule>,
@@ -147,6 +148,15 @@ impl ValidatedSlice {
             Addressing::Native => &[],
         }
     }
+}
+
+/// How packets of a slice get into its pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// To the other end of the pod's veth.
+    Peer,
+    /// By the host's stack, which sees them come from the tunnel's device.
+    Stack,
 }
 
 /// Who is kept out, and in.

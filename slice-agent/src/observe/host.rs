@@ -18,8 +18,8 @@ use slice_common::address::Address;
 use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
 use super::driver;
-use crate::apply::guards;
 use crate::apply::netlink::cause;
+use crate::apply::{guards, ways_back};
 use crate::image::{HostFacts, Interface, NodeImage, Secrets};
 
 /// The kernel's table of local and broadcast addresses (RT_TABLE_LOCAL): no networks.
@@ -218,7 +218,7 @@ fn network(message: &AddressMessage) -> Option<Ipv4Net> {
 
 /// The destination of a route that is neither a default route, nor an address, nor ours.
 fn local_network(route: &RouteMessage) -> Option<Ipv4Net> {
-    if guards::is_ours(route) || guards::table(route) == LOCAL_TABLE {
+    if guards::is_ours(route) || ways_back::is_ours(route) || guards::table(route) == LOCAL_TABLE {
         return None;
     }
     match route.header.kind {

@@ -49,7 +49,7 @@ pub struct Model<'t> {
 /// What a program decides; all but `Untouched` belong to a slice.
 enum Decision {
     Untouched,
-    /// For the kernel's tunnel device to take out of the tunnel.
+    /// For the kernel's tunnel device to take out of the tunnel, or for the stack to deliver.
     LeftToHost(Vec<u8>),
     /// For the programs themselves.
     Taken,
@@ -113,6 +113,7 @@ impl<'t> Model<'t> {
             Ok(Decision::Untouched) => Forecast::untouched(mark),
             Ok(Decision::LeftToHost(frame)) => Forecast {
                 ending: Ending::LeftToHost(frame),
+                counted: notes.counted,
                 ..Forecast::untouched(mark)
             },
             Ok(Decision::Taken) => Forecast {
