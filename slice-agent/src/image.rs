@@ -263,6 +263,17 @@ pub struct Secrets {
     pub detour: [u16; 4],
 }
 
+/// What packets have in front of their network header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkLayer {
+    #[default]
+    Ethernet,
+    /// Nothing leaves the host by it.
+    Loopback,
+    /// Nothing, or something else than Ethernet: our programs cannot read them.
+    Other,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
     pub ifindex: u32,
@@ -271,6 +282,7 @@ pub struct Interface {
     /// The bridge (or the like) that the interface is a port of; 0 if none.
     pub controller_ifindex: u32,
     pub addresses: BTreeSet<Ipv4Net>,
+    pub link_layer: LinkLayer,
     /// The kind as netlink names it: `veth`, `bridge`, ...; empty for hardware.
     pub kind: String,
     /// The interface that this one is stacked on, as a VLAN is; 0 if none.

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use config_support::{RIGHT, check_text, east_1, longest_match, right, right_but};
 use proptest::prelude::*;
 use slice_agent::compile::compile;
-use slice_agent::image::{NodeImage, PortOwner, Program, TrieKey, WayBack};
+use slice_agent::image::{Interface, LinkLayer, NodeImage, PortOwner, Program, TrieKey, WayBack};
 use slice_agent::model::{Validated, render};
 use slice_common::address::{Address, Port};
 use slice_common::id::NamespaceId;
@@ -187,6 +187,66 @@ fn classes_are_numbered_by_their_position() {
     );
     assert_eq!(class(6, 9093), None);
     assert_eq!(class(17, 9090), None);
+}
+
+/// Hardware and what is stacked on it, and the uplink of a node that is a container itself; no pods, bridges
+/// or tunnels. A list stands for the choice, but the underlay is always guarded.
+#[test]
+fn packets_for_tunnels_leave_by_no_interface_that_leads_out() {
+    let mut facts = east_1();
+    let ethernet = LinkLayer::Ethernet;
+    for (ifindex, name, kind, link_layer, address) in [
+        (10, "eth1", "", ethernet, None),
+        (11, "eth1.7", "vlan", ethernet, Some("192.168.7.1/24")),
+        (12, "bond0", "bond", ethernet, None),
+        (13, "up0", "veth", ethernet, Some("192.168.8.2/24")),
+        (14, "other-pod", "veth", ethernet, None),
+        (15, "lone", "veth", ethernet, Some("169.254.1.1/32")),
+        (16, "flannel.1", "vxlan", ethernet, Some("10.1.0.0/32")),
+        (
+            17,
+            "wg0",
+            "wireguard",
+            LinkLayer::Other,
+            Some("10.9.0.1/24"),
+        ),
+        (18, "ppp0", "", LinkLayer::Other, Some("192.0.2.7/24")),
+    ] {
+        let interface = Interface {
+            ifindex,
+            kind: kind.to_owned(),
+            link_layer,
+            addresses: address
+                .iter()
+                .map(|at| at.parse().expect("a network"))
+                .collect(),
+            ..Interface::default()
+        };
+        facts.interfaces.insert(name.to_owned(), interface);
+    }
+    let guarded = |configuration: &Validated| -> Vec<String> {
+        let (image, _) = compile(configuration, &facts).expect("fits the host");
+        let guards = image.attachments.into_iter();
+        let guards = guards.filter(|at| at.program == Program::UnderlayGuard);
+        guards.map(|at| at.interface).collect()
+    };
+    assert_eq!(
+        guarded(&right()),
+        ["bond0", "eth1", "eth1.7", "nic0", "up0"]
+    );
+    let listed = |list: &str| {
+        let text = RIGHT.replacen("interface: nic0}", &format!("interface: nic0, {list}}}"), 1);
+        check_text(text).expect("a right configuration")
+    };
+    assert_eq!(
+        guarded(&listed("guarded: [other-pod, later0]")),
+        ["nic0", "other-pod"]
+    );
+    assert_eq!(guarded(&listed("guarded: []")), ["nic0"]);
+    let refusal = compile(&listed("guarded: [wg0]"), &facts).expect_err("is refused");
+    let refused = "Node east/east-1, underlay.guarded[0]: packets of `wg0` have no Ethernet header, \
+                   which our programs read; give an Ethernet interface\n";
+    assert!(render(&refusal).ends_with(refused), "{}", render(&refusal));
 }
 
 /// Its pod is marked, and the host is told where its packets may come from; the other slice's is not.

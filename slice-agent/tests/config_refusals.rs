@@ -30,8 +30,8 @@ refused! {
         "underlay: {address"
         => "underlay: {adress",
         "node.yaml, document 1, line 4: underlay: unknown field `adress`, expected one of \
-         `address`, `interface`, `port`, `earlyDrop`; see the configuration reference for the fields and \
-         their types";
+         `address`, `interface`, `port`, `earlyDrop`, `guarded`; see the configuration reference for the \
+         fields and their types";
 
     unknown_early_drop:
         "underlay: {address"

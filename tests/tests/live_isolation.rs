@@ -26,6 +26,8 @@ mod stack;
 mod strangers;
 #[path = "live_isolation/strict.rs"]
 mod strict;
+#[path = "live_isolation/uplinks.rs"]
+mod uplinks;
 
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         segments::SCENES,
         strict::SCENES,
         stack::SCENES,
+        uplinks::SCENES,
         bare::SCENES,
     ];
     harness::main_in_lab("the live isolation scenes", &scenes, |_| Ok(()))

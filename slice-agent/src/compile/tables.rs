@@ -12,7 +12,7 @@ use slice_common::layout::{
 use slice_common::wire::vxlan;
 
 use super::delivery::{Delivery, Member};
-use super::{classes, early_drop, outside, policy};
+use super::{classes, early_drop, guarded, outside, policy};
 use crate::image::{
     Attachment, HostFacts, Interface, Names, NodeImage, PortOwner, Prefixed, Program, WayBack,
 };
@@ -138,12 +138,13 @@ impl Builder<'_> {
         // 0: the device may be created by the same plan.
         self.attach(&interface, 0, Program::TunnelIngress);
         if let Some(ifindex) = self.ifindex(&underlay.interface) {
-            for program in [Program::UnderlayIngress, Program::UnderlayGuard] {
-                self.attach(&underlay.interface, ifindex, program);
-            }
+            self.attach(&underlay.interface, ifindex, Program::UnderlayIngress);
             if early_drop::early_drop(self.configuration, self.facts) == Ok(true) {
                 self.attach(&underlay.interface, ifindex, Program::UnderlayFilter);
             }
+        }
+        for (interface, ifindex) in guarded::guarded(self.configuration, self.facts) {
+            self.attach(interface, ifindex, Program::UnderlayGuard);
         }
         let addresses = self
             .facts

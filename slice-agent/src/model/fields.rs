@@ -101,6 +101,14 @@ pub const OBJECTS: &[Object] = &[
                  wherever it can be done, veth included, and the node is degraded where it cannot. `Off`: \
                  never. A driver may pause for a moment when the program comes or goes.",
             ),
+            field(
+                "guarded",
+                "every one that leads out",
+                "The interfaces, beside `interface`, by which nothing leaves for a tunnel's port or, bare, \
+                 for a slice address (`underlay_guard`). When absent: hardware, VLANs, bonds, teams, \
+                 macvlans and ipvlans, and veths that have the address of a network and are no pod's. One that is \
+                 not there yet is guarded when it appears.",
+            ),
         ],
     },
     Object {

@@ -48,6 +48,7 @@ pub struct UnderlayFields {
     pub interface: String,
     pub port: Option<u64>,
     pub early_drop: Option<String>,
+    pub guarded: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

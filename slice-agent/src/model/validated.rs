@@ -49,6 +49,8 @@ pub struct Underlay {
     pub interface: String,
     pub port: u16,
     pub early_drop: EarlyDrop,
+    /// The interfaces to guard beside this one; `None`: every one that leads out.
+    pub guarded: Option<Vec<String>>,
 }
 
 /// Whether tunnel packets of strangers are dropped by the driver of the underlay interface already.

@@ -151,14 +151,11 @@ pub(crate) fn readdress(packet: Packet, outer: &Ipv4Header, path: &Path) -> Resu
     Ok(())
 }
 
-/// Whether a packet was put into the tunnel by the programs of this node. The mark has served then.
+/// Whether a packet was put into the tunnel by the programs of this node. The mark stays on it: the device
+/// may stand on another one with a guard of its own, as a VLAN does on its card.
 #[inline(always)]
-pub(crate) fn take_mark(packet: Packet, settings: &Settings) -> bool {
-    let ours = packet.mark() == settings.tunnel_mark;
-    if ours {
-        packet.set_mark(0);
-    }
-    ours
+pub(crate) fn is_marked(packet: Packet, settings: &Settings) -> bool {
+    packet.mark() == settings.tunnel_mark
 }
 
 /// Takes the packet out of the tunnel, and returns its headers where they stand from now on, with the

@@ -58,7 +58,10 @@ fn play(object: &[u8], node: &NetNs, far: &NetNs, pod: &NetNs) -> Result<()> {
     pod.enter(|| with_netlink(set_up_pod))?.context("the pod")?;
     lead_by_vlan(&mut world)?;
     attach_by_filter(&mut world, Program::PodEgress, KAFKA_0.device)?;
-    attach_by_filter(&mut world, Program::UnderlayGuard, NODE_UNDERLAY)?;
+    // One behind the other, as an agent has them: what the first lets out the second does too.
+    for device in [NODE_UNDERLAY, CARD] {
+        attach_by_filter(&mut world, Program::UnderlayGuard, device)?;
+    }
     // At the card itself the frames have a tag: they are another network's, and go up to it as they came.
     attach_by_filter(&mut world, Program::UnderlayIngress, CARD)?;
     nothing_is_taken_at_the_card(&world, far).context("with programs at the card alone")?;
