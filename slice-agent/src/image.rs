@@ -3,6 +3,7 @@
 //! Everything is sorted, so two equal states are equal byte for byte and a plan is deterministic.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use slice_common::address::Address;
@@ -182,10 +183,21 @@ impl PortOwner {
     pub const INTERFACE: &'static str = "sliceplane0";
 }
 
+/// What makes the host's check of reverse paths (`rp_filter`) take packets that its stack delivers for a
+/// slice: a packet for such a pod may come in by the port owner from such a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WayBack {
+    /// A route to slice addresses.
+    To(Ipv4Net),
+    /// A rule for a pod's address: who asks for the way from there asks those routes first.
+    From(Ipv4Addr),
+}
+
 /// The state of one node: every map that the agent writes, and every object it owns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeImage {
-    /// `generation` is 0 in a wanted image: `plan` counts.
+    /// `generation` is 0 in a wanted image: `plan` counts. `tunnel_ifindex` is [`Settings::PORT_OWNERS`]
+    /// where it is right.
     pub settings: Option<Settings>,
     pub paths: BTreeMap<u32, Path>,
     pub path_groups: BTreeMap<u32, PathGroup>,
@@ -202,6 +214,8 @@ pub struct NodeImage {
     pub outside: BTreeMap<Prefixed<OutsideKey>, OutsideEntry>,
     /// `unreachable` routes for remote slice addresses, in a table of our own.
     pub guards: BTreeSet<Ipv4Net>,
+    /// What lies behind the port owner for the host's check of reverse paths.
+    pub ways_back: BTreeSet<WayBack>,
     pub port_owner: Option<PortOwner>,
     pub attachments: BTreeSet<Attachment>,
 }
@@ -249,6 +263,17 @@ pub struct Secrets {
     pub detour: [u16; 4],
 }
 
+/// What packets have in front of their network header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkLayer {
+    #[default]
+    Ethernet,
+    /// Nothing leaves the host by it.
+    Loopback,
+    /// Nothing, or something else than Ethernet: our programs cannot read them.
+    Other,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
     pub ifindex: u32,
@@ -257,6 +282,7 @@ pub struct Interface {
     /// The bridge (or the like) that the interface is a port of; 0 if none.
     pub controller_ifindex: u32,
     pub addresses: BTreeSet<Ipv4Net>,
+    pub link_layer: LinkLayer,
     /// The kind as netlink names it: `veth`, `bridge`, ...; empty for hardware.
     pub kind: String,
     /// The interface that this one is stacked on, as a VLAN is; 0 if none.

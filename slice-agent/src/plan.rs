@@ -23,7 +23,7 @@ use slice_common::layout::{
     Peer, PolicyEntry, PolicyKey, Route, RouteKey, Settings, Slice,
 };
 
-use crate::image::{Attachment, Names, NodeImage, PortOwner, Prefixed};
+use crate::image::{Attachment, Names, NodeImage, PortOwner, Prefixed, WayBack};
 
 /// One step towards the wanted state; steps are executed in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub enum Change {
     SwapOutside(Swap<OutsideKey, OutsideEntry>),
     AddGuard(Ipv4Net),
     RemoveGuard(Ipv4Net),
+    AddWayBack(WayBack),
+    RemoveWayBack(WayBack),
     /// Writes the settings; `generation` is already the next one.
     Activate(Settings),
     /// An ifindex of 0 means the device that has the name when this is executed (the port owner may

@@ -2,17 +2,19 @@
 
 mod config_support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use config_support::{RIGHT, check_text, east_1, longest_match, right, right_but};
 use proptest::prelude::*;
 use slice_agent::compile::compile;
-use slice_agent::image::{NodeImage, PortOwner, Program, TrieKey};
+use slice_agent::image::{Interface, LinkLayer, NodeImage, PortOwner, Program, TrieKey, WayBack};
 use slice_agent::model::{Validated, render};
 use slice_common::address::{Address, Port};
 use slice_common::id::NamespaceId;
-use slice_common::layout::{Capacity, Class, ClassKey, PolicyKey, PolicyVerdict, RouteKey};
+use slice_common::layout::{
+    Capacity, Class, ClassKey, LocalEndpoint, PolicyKey, PolicyVerdict, RouteKey,
+};
 
 fn image_of(configuration: &Validated) -> NodeImage {
     compile(configuration, &east_1())
@@ -185,6 +187,95 @@ fn classes_are_numbered_by_their_position() {
     );
     assert_eq!(class(6, 9093), None);
     assert_eq!(class(17, 9090), None);
+}
+
+/// Hardware and what is stacked on it, and the uplink of a node that is a container itself; no pods, bridges
+/// or tunnels. A list stands for the choice, but the underlay is always guarded.
+#[test]
+fn packets_for_tunnels_leave_by_no_interface_that_leads_out() {
+    let mut facts = east_1();
+    let ethernet = LinkLayer::Ethernet;
+    for (ifindex, name, kind, link_layer, address) in [
+        (10, "eth1", "", ethernet, None),
+        (11, "eth1.7", "vlan", ethernet, Some("192.168.7.1/24")),
+        (12, "bond0", "bond", ethernet, None),
+        (13, "up0", "veth", ethernet, Some("192.168.8.2/24")),
+        (14, "other-pod", "veth", ethernet, None),
+        (15, "lone", "veth", ethernet, Some("169.254.1.1/32")),
+        (16, "flannel.1", "vxlan", ethernet, Some("10.1.0.0/32")),
+        (
+            17,
+            "wg0",
+            "wireguard",
+            LinkLayer::Other,
+            Some("10.9.0.1/24"),
+        ),
+        (18, "ppp0", "", LinkLayer::Other, Some("192.0.2.7/24")),
+    ] {
+        let interface = Interface {
+            ifindex,
+            kind: kind.to_owned(),
+            link_layer,
+            addresses: address
+                .iter()
+                .map(|at| at.parse().expect("a network"))
+                .collect(),
+            ..Interface::default()
+        };
+        facts.interfaces.insert(name.to_owned(), interface);
+    }
+    let guarded = |configuration: &Validated| -> Vec<String> {
+        let (image, _) = compile(configuration, &facts).expect("fits the host");
+        let guards = image.attachments.into_iter();
+        let guards = guards.filter(|at| at.program == Program::UnderlayGuard);
+        guards.map(|at| at.interface).collect()
+    };
+    assert_eq!(
+        guarded(&right()),
+        ["bond0", "eth1", "eth1.7", "nic0", "up0"]
+    );
+    let listed = |list: &str| {
+        let text = RIGHT.replacen("interface: nic0}", &format!("interface: nic0, {list}}}"), 1);
+        check_text(text).expect("a right configuration")
+    };
+    assert_eq!(
+        guarded(&listed("guarded: [other-pod, later0]")),
+        ["nic0", "other-pod"]
+    );
+    assert_eq!(guarded(&listed("guarded: []")), ["nic0"]);
+    let refusal = compile(&listed("guarded: [wg0]"), &facts).expect_err("is refused");
+    let refused = "Node east/east-1, underlay.guarded[0]: packets of `wg0` have no Ethernet header, \
+                   which our programs read; give an Ethernet interface\n";
+    assert!(render(&refusal).ends_with(refused), "{}", render(&refusal));
+}
+
+/// Its pod is marked, and the host is told where its packets may come from; the other slice's is not.
+#[test]
+fn a_slice_that_the_stack_delivers_has_ways_back() {
+    let kafka = (
+        "  isolation: {level: Slice}",
+        "  isolation: {level: Slice}\n  delivery: Stack",
+    );
+    let image = image_of(&check_text(right_but(&[kafka])).expect("a right configuration"));
+    let flags: Vec<_> = image.local.values().map(|pod| pod.flags).collect();
+    assert_eq!(flags, [LocalEndpoint::BY_STACK, 0]);
+    let range = WayBack::To("10.77.0.0/16".parse().expect("a prefix"));
+    let pod = WayBack::From(Ipv4Addr::new(10, 1, 1, 10));
+    assert_eq!(image.ways_back, BTreeSet::from([range, pod]));
+    assert!(image_of(&right()).ways_back.is_empty());
+
+    let native = [
+        ("ranges: [10.78.0.0/16]", ""),
+        ("mode: Mapped, }", "mode: Native}\n  delivery: Stack"),
+        ("sliceAddress: 10.78.0.2", "sliceAddress: 10.1.1.20"),
+        ("prefix: 10.78.0.0/29", "prefix: 10.1.1.20/32"),
+        ("prefix: 10.78.64.0/29", "prefix: 10.1.2.20/32"),
+    ];
+    let image = image_of(&check_text(right_but(&native)).expect("a right configuration"));
+    let to = |text: &str| WayBack::To(text.parse().expect("a prefix"));
+    let pod = WayBack::From(Ipv4Addr::new(10, 1, 1, 20));
+    let expected = [to("10.1.1.20/32"), to("10.1.2.20/32"), pod];
+    assert_eq!(image.ways_back, BTreeSet::from(expected), "neighbours too");
 }
 
 #[test]

@@ -30,8 +30,8 @@ refused! {
         "underlay: {address"
         => "underlay: {adress",
         "node.yaml, document 1, line 4: underlay: unknown field `adress`, expected one of \
-         `address`, `interface`, `port`, `earlyDrop`; see the configuration reference for the fields and \
-         their types";
+         `address`, `interface`, `port`, `earlyDrop`, `guarded`; see the configuration reference for the \
+         fields and their types";
 
     unknown_early_drop:
         "underlay: {address"
@@ -338,6 +338,12 @@ refused! {
         => "level: Closed",
         "node.yaml, document 2, Slice kafka, spec.isolation.level: `Closed` is unknown; the \
          level is Slice, Strict or Open";
+
+    unknown_delivery:
+        "  encryption: {mode: None}\n  acceptPlaintext: true\n---\nkind: Slice"
+        => "  delivery: Host\n  encryption: {mode: None}\n  acceptPlaintext: true\n---\nkind: Slice",
+        "node.yaml, document 2, Slice kafka, spec.delivery: `Host` is unknown; a delivery is Peer \
+         or Stack";
 
     encryption_that_is_not_there:
         "  encryption: {mode: None}\n  acceptPlaintext: true\n---\nkind: Slice"

@@ -14,7 +14,22 @@ fn uninstall_is_refused_while_an_agent_runs_and_then_leaves_nothing() {
         return;
     };
     let clean = [node.ip("rule show"), node.ip("-br link show")];
+    let by_stack = "isolation: {level: Slice}\n  delivery: Stack";
+    let text_of_all = node.configuration();
+    node.configure_with(&text_of_all.replacen("isolation: {level: Slice}", by_stack, 1));
     node.start();
+    // What is told the host for the stack's delivery goes as well, and comes again with its device.
+    let is_told = |node: &Node| {
+        node.ip("rule show").contains("from 10.1.1.10 lookup 6086")
+            && node
+                .ip("route show table 6086")
+                .contains("10.77.0.0/16 dev sliceplane0")
+    };
+    assert!(is_told(&node), "{}", node.ip("rule show"));
+    node.ip("link del sliceplane0");
+    node.until("the device is there again", |node| {
+        is_told(node) && node.plan() == NOTHING
+    });
     assert_ne!([node.ip("rule show"), node.ip("-br link show")], clean);
 
     let refused = node.run("uninstall");

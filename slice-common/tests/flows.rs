@@ -96,6 +96,7 @@ proptest! {
             ifindex: words[0],
             pod_address: Address::from_network_word(words[1]),
             pod_mac: mac,
+            flags: words[4] as u16,
         };
         prop_assert_eq!(flow.to_pod(door).door(), door);
         let path = Path {

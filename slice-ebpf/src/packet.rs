@@ -8,13 +8,13 @@
 use aya_ebpf::bindings::{
     __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
-    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
+    BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_csum_level, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type,
-    bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+    bpf_csum_level, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
+    bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
 };
 use aya_ebpf::programs::TcContext;
 use slice_common::wire::{ETHERNET_BYTES, vxlan};
@@ -104,7 +104,13 @@ impl Packet {
     /// address (masqueraded), came in by a device.
     #[inline(always)]
     pub(crate) fn is_made_by_this_host(self) -> bool {
-        field!(self, ingress_ifindex) == 0
+        self.arrived_by() == 0
+    }
+
+    /// The device by which the packet came into this host's stack; 0 if the host made it.
+    #[inline(always)]
+    pub(crate) fn arrived_by(self) -> u32 {
+        field!(self, ingress_ifindex)
     }
 
     /// Payload bytes of each segment of a segmentation-offload packet; 0 for others.
@@ -319,6 +325,14 @@ impl Packet {
         self.reset_queue_mapping();
         // SAFETY: the helper checks the device when the redirect is carried out.
         unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+    }
+
+    /// Makes the packet arrive at another device of this host.
+    #[inline(always)]
+    pub(crate) fn redirect_into(self, ifindex: u32) -> i32 {
+        self.reset_queue_mapping();
+        // SAFETY: the helper checks the device when the redirect is carried out.
+        unsafe { bpf_redirect(ifindex, BPF_F_INGRESS as u64) as i32 }
     }
 
     /// A queue number of the pod's veth means nothing on another device, and may not exist there.

@@ -20,10 +20,14 @@ mod reconfigure;
 mod segments;
 #[path = "live_isolation/sizes.rs"]
 mod sizes;
+#[path = "live_isolation/stack.rs"]
+mod stack;
 #[path = "live_isolation/strangers.rs"]
 mod strangers;
 #[path = "live_isolation/strict.rs"]
 mod strict;
+#[path = "live_isolation/uplinks.rs"]
+mod uplinks;
 
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
@@ -49,6 +53,8 @@ fn main() -> ExitCode {
         narrow::SCENES,
         segments::SCENES,
         strict::SCENES,
+        stack::SCENES,
+        uplinks::SCENES,
         bare::SCENES,
     ];
     harness::main_in_lab("the live isolation scenes", &scenes, |_| Ok(()))

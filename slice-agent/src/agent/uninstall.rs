@@ -7,7 +7,7 @@ use rtnetlink::Handle;
 
 use crate::apply::lock::{Lock, PinsLock};
 use crate::apply::pins::{Pins, remove_tree};
-use crate::apply::{clsact, guards, netlink, port_owner, programs};
+use crate::apply::{clsact, guards, netlink, port_owner, programs, ways_back};
 use crate::capability;
 use crate::image::{Attachment, PortOwner};
 
@@ -36,6 +36,12 @@ pub async fn uninstall(bpffs: &Path, state_dir: &Path) -> Result<()> {
         tracing::info!(
             table = guards::TABLE,
             "removed the guard routes and their rule"
+        );
+    }
+    if ways_back::remove_all(&netlink).await? {
+        tracing::info!(
+            table = ways_back::TABLE,
+            "removed what the check of reverse paths was told"
         );
     }
     remove_tree(pins.root())?;

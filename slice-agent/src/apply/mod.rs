@@ -10,6 +10,7 @@ pub mod port_owner;
 pub mod programs;
 pub mod table;
 pub mod tcx;
+pub mod ways_back;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -137,10 +138,9 @@ impl Dataplane {
             Change::SwapOutside(swap) => maps.swap("OUTSIDE", &swap.table),
             Change::AddGuard(prefix) => guards::add(netlink, *prefix).await,
             Change::RemoveGuard(prefix) => guards::remove(netlink, *prefix).await,
-            Change::Activate(settings) => maps
-                .array("SETTINGS")?
-                .set(0, *settings, 0)
-                .context("cannot write the map SETTINGS"),
+            Change::AddWayBack(way) => ways_back::add(netlink, *way).await,
+            Change::RemoveWayBack(way) => ways_back::remove(netlink, *way).await,
+            Change::Activate(settings) => self.activate(*settings),
             Change::Attach(at) => self.attach(at).await,
             Change::Detach(at) => self.programs.detach(netlink, &self.pins, at).await,
         }
@@ -183,6 +183,17 @@ impl Dataplane {
     pub async fn stand_first(&mut self, attached: &BTreeSet<Attachment>) -> Vec<String> {
         let (netlink, pins) = (&self.netlink, &self.pins);
         self.programs.stand_first(netlink, pins, attached).await
+    }
+
+    /// The tunnel's device may have been created by the same plan.
+    fn activate(&self, settings: Settings) -> Result<()> {
+        let settings = Settings {
+            tunnel_ifindex: ifindex(PortOwner::INTERFACE)?,
+            ..settings
+        };
+        let mut map = self.maps.array("SETTINGS")?;
+        map.set(0, settings, 0)
+            .context("cannot write the map SETTINGS")
     }
 
     async fn attach(&mut self, at: &Attachment) -> Result<()> {
@@ -265,10 +276,14 @@ fn with_ifindex(at: &Attachment) -> Result<Attachment> {
     if at.ifindex != 0 {
         return Ok(at.clone());
     }
-    let ifindex = nix::net::if_::if_nametoindex(at.interface.as_str())
-        .with_context(|| format!("there is no interface {}", at.interface))?;
     Ok(Attachment {
-        ifindex,
+        ifindex: ifindex(&at.interface)?,
         ..at.clone()
     })
+}
+
+/// The number of an interface of this host.
+pub fn ifindex(interface: &str) -> Result<u32> {
+    nix::net::if_::if_nametoindex(interface)
+        .with_context(|| format!("there is no interface {interface}"))
 }

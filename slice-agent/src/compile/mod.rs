@@ -4,6 +4,7 @@
 mod classes;
 mod delivery;
 mod early_drop;
+mod guarded;
 mod outside;
 mod policy;
 mod ports;

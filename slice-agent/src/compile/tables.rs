@@ -12,9 +12,9 @@ use slice_common::layout::{
 use slice_common::wire::vxlan;
 
 use super::delivery::{Delivery, Member};
-use super::{classes, early_drop, outside, policy};
+use super::{classes, early_drop, guarded, outside, policy};
 use crate::image::{
-    Attachment, HostFacts, Interface, Names, NodeImage, PortOwner, Prefixed, Program,
+    Attachment, HostFacts, Interface, Names, NodeImage, PortOwner, Prefixed, Program, WayBack,
 };
 use crate::model::{
     self, Addressing, ConfigError, IsolationLevel, Problem, Validated, ValidatedBlock,
@@ -127,6 +127,7 @@ impl Builder<'_> {
             detour_secret: self.facts.secrets.detour,
             underlay_mac,
             reserved_mac: 0,
+            tunnel_ifindex: Settings::PORT_OWNERS,
         });
         let interface = PortOwner::INTERFACE.to_owned();
         let port = underlay.port;
@@ -137,12 +138,13 @@ impl Builder<'_> {
         // 0: the device may be created by the same plan.
         self.attach(&interface, 0, Program::TunnelIngress);
         if let Some(ifindex) = self.ifindex(&underlay.interface) {
-            for program in [Program::UnderlayIngress, Program::UnderlayGuard] {
-                self.attach(&underlay.interface, ifindex, program);
-            }
+            self.attach(&underlay.interface, ifindex, Program::UnderlayIngress);
             if early_drop::early_drop(self.configuration, self.facts) == Ok(true) {
                 self.attach(&underlay.interface, ifindex, Program::UnderlayFilter);
             }
+        }
+        for (interface, ifindex) in guarded::guarded(self.configuration, self.facts) {
+            self.attach(interface, ifindex, Program::UnderlayGuard);
         }
         let addresses = self
             .facts
@@ -223,9 +225,18 @@ impl Builder<'_> {
             namespace,
             pod_address,
             pod_mac: mac(self.facts, interface, endpoint).unwrap_or(vxlan::INNER_DESTINATION_MAC),
-            reserved: 0,
+            flags: match slice.delivery {
+                model::Delivery::Peer => 0,
+                model::Delivery::Stack => LocalEndpoint::BY_STACK,
+            },
         };
         self.image.local.insert(key, local);
+        if slice.delivery == model::Delivery::Stack {
+            let sources = model::sources(self.configuration.node(), slice);
+            let ways = sources.into_iter().map(WayBack::To);
+            self.image.ways_back.extend(ways);
+            self.image.ways_back.insert(WayBack::From(endpoint.address));
+        }
         for program in [Program::PodEgress, Program::PodIngress] {
             self.attach(&endpoint.interface, interface.ifindex, program);
         }

@@ -334,6 +334,10 @@ pub enum Problem {
          the host side of the pod's pair"
     )]
     NotAVeth { name: String, kind: String },
+    #[error(
+        "packets of `{0}` have no Ethernet header, which our programs read; give an Ethernet interface"
+    )]
+    NotEthernet(String),
     #[error("interface {interface} does not have the address `{address}`; it has {existing}")]
     AddressNotOnInterface {
         address: String,

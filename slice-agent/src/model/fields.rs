@@ -101,6 +101,14 @@ pub const OBJECTS: &[Object] = &[
                  wherever it can be done, veth included, and the node is degraded where it cannot. `Off`: \
                  never. A driver may pause for a moment when the program comes or goes.",
             ),
+            field(
+                "guarded",
+                "every one that leads out",
+                "The interfaces, beside `interface`, by which nothing leaves for a tunnel's port or, bare, \
+                 for a slice address (`underlay_guard`). When absent: hardware, VLANs, bonds, teams, \
+                 macvlans and ipvlans, and veths that have the address of a network and are no pod's. One that is \
+                 not there yet is guarded when it appears.",
+            ),
         ],
     },
     Object {
@@ -234,6 +242,16 @@ pub const OBJECTS: &[Object] = &[
                 "acceptPlaintext",
                 REQUIRED,
                 "`true`: traffic is not encrypted, and you know.",
+            ),
+            field(
+                "delivery",
+                "`Peer`",
+                "How packets of the slice get into the pods of this node. `Peer`: straight to the pod's \
+                 end of its veth, past the host's stack. `Stack`: the host's stack routes them, as if \
+                 they came in by the device `sliceplane0`, from the sender's slice address to the pod's \
+                 own; so its firewall sees them, and one that tracks connections must be told: see \
+                 [decision 015](../decisions/015-delivery-by-the-stack.md). What pods send never passes \
+                 the stack.",
             ),
         ],
     },

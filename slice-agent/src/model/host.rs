@@ -2,11 +2,11 @@
 
 use ipnet::Ipv4Net;
 
-use super::error::{ConfigError, Problem};
+use super::error::{ConfigError, Place, Problem};
 use super::slice::overlap;
 use super::validate::Findings;
 use super::validated::{Validated, ValidatedEndpoint, ValidatedNode};
-use crate::image::{HostFacts, Interface};
+use crate::image::{HostFacts, Interface, LinkLayer};
 
 /// As netlink names the kind of a pod's interface.
 const VETH: &str = "veth";
@@ -77,6 +77,12 @@ fn check_underlay(node: &ValidatedNode, facts: &HostFacts, found: &mut Findings)
         };
         found.add(&place.field("address"), problem);
     }
+    check_link_layer(&place.field("interface"), name, interface, found);
+    for (index, name) in node.underlay.guarded.iter().flatten().enumerate() {
+        if let Some(interface) = facts.interfaces.get(name) {
+            check_link_layer(&place.item("guarded", index), name, interface, found);
+        }
+    }
     if interface.mtu_bytes < MTU_BYTES_MIN {
         let (interface, mtu_bytes) = (name.clone(), interface.mtu_bytes);
         found.add(
@@ -86,6 +92,13 @@ fn check_underlay(node: &ValidatedNode, facts: &HostFacts, found: &mut Findings)
                 mtu_bytes,
             },
         );
+    }
+}
+
+/// Our programs read Ethernet headers.
+fn check_link_layer(place: &Place, name: &str, interface: &Interface, found: &mut Findings) {
+    if interface.link_layer != LinkLayer::Ethernet {
+        found.add(place, Problem::NotEthernet(name.to_owned()));
     }
 }
 

@@ -17,10 +17,10 @@ mod validated;
 pub use error::{ConfigError, Overlap, Place, Problem, render};
 pub(crate) use host::listed;
 pub use host::{missing_interfaces, validate_against};
-pub(crate) use slice::namespaces;
+pub(crate) use slice::{namespaces, sources};
 pub use validate::validate;
 pub use validated::{
-    Action, Addressing, EarlyDrop, Isolation, IsolationLevel, Namespaces, OutsideRule, Protocol,
-    Rule, Traffic, TrafficClassRule, Underlay, Validated, ValidatedBlock, ValidatedEndpoint,
-    ValidatedNode, ValidatedPeer, ValidatedRemote, ValidatedSlice,
+    Action, Addressing, Delivery, EarlyDrop, Isolation, IsolationLevel, Namespaces, OutsideRule,
+    Protocol, Rule, Traffic, TrafficClassRule, Underlay, Validated, ValidatedBlock,
+    ValidatedEndpoint, ValidatedNode, ValidatedPeer, ValidatedRemote, ValidatedSlice,
 };

@@ -72,11 +72,19 @@ fn check_underlay(
         scalar::number("a UDP port", port, 1, 65_535),
     );
     let early_drop = found.take(&place.field("earlyDrop"), early_drop(fields));
+    let guarded = fields.guarded.as_ref().map(|listed| {
+        let names = listed.iter().enumerate();
+        let checked = names.filter_map(|(index, name)| {
+            found.take(&place.item("guarded", index), scalar::interface(name))
+        });
+        checked.collect()
+    });
     Some(Underlay {
         address: address?,
         interface: interface?,
         port: u16::try_from(port?).ok()?,
         early_drop: early_drop?,
+        guarded,
     })
 }
 

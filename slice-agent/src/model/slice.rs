@@ -13,7 +13,8 @@ use super::unchecked::{
 };
 use super::validate::{Findings, Unique};
 use super::validated::{
-    Action, Addressing, Namespaces, Rule, Traffic, TrafficClassRule, ValidatedNode, ValidatedSlice,
+    Action, Addressing, Delivery, Namespaces, Rule, Traffic, TrafficClassRule, ValidatedBlock,
+    ValidatedNode, ValidatedSlice,
 };
 
 const CLASSES_MAX: usize = TrafficClass::COUNT - 1;
@@ -41,12 +42,14 @@ pub(super) fn check(
     let (default_action, rules) = policy(&at.field("policy"), spec, found);
     let classes = classes(&at.field("qos"), spec, found);
     encryption(&at, spec, found);
+    let delivery = delivery(&at.field("delivery"), spec.delivery.as_deref(), found);
     Some(ValidatedSlice {
         place: place.clone(),
         name: name?,
         id: id?,
         addressing: addressing?,
         isolation: isolation?,
+        delivery: delivery?,
         default_action: default_action?,
         rules,
         classes,
@@ -88,14 +91,7 @@ pub(super) fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
 /// All namespaces of a slice that this node knows: from blocks, its own and its peers', and from
 /// the rules.
 pub(crate) fn namespaces(node: &ValidatedNode, slice: &ValidatedSlice) -> BTreeSet<String> {
-    let peers = node.peers.iter().flat_map(|peer| &peer.blocks);
-    let remotes = node.remotes.iter().flat_map(|remote| &remote.blocks);
-    let blocks = node
-        .blocks
-        .iter()
-        .chain(peers)
-        .chain(remotes)
-        .filter(|block| block.slice == slice.name);
+    let blocks = blocks(node, slice);
     let mut names: BTreeSet<String> = blocks.map(|block| block.namespace.clone()).collect();
     for side in slice.rules.iter().flat_map(|rule| [&rule.from, &rule.to]) {
         if let Namespaces::Listed(listed) = side {
@@ -103,6 +99,25 @@ pub(crate) fn namespaces(node: &ValidatedNode, slice: &ValidatedSlice) -> BTreeS
         }
     }
     names
+}
+
+/// The prefixes that the slice's packets come from.
+pub(crate) fn sources(node: &ValidatedNode, slice: &ValidatedSlice) -> Vec<Ipv4Net> {
+    if let Addressing::Mapped { ranges } = &slice.addressing {
+        return ranges.clone();
+    }
+    blocks(node, slice).map(|block| block.prefix).collect()
+}
+
+/// The blocks of a slice that this node knows, its own and others'.
+fn blocks<'a>(
+    node: &'a ValidatedNode,
+    slice: &'a ValidatedSlice,
+) -> impl Iterator<Item = &'a ValidatedBlock> {
+    let peers = node.peers.iter().flat_map(|peer| &peer.blocks);
+    let remotes = node.remotes.iter().flat_map(|remote| &remote.blocks);
+    let blocks = node.blocks.iter().chain(peers).chain(remotes);
+    blocks.filter(|block| block.slice == slice.name)
 }
 
 fn addressing(
@@ -290,6 +305,17 @@ fn encryption(place: &Place, spec: &SpecFields, found: &mut Findings) {
             &place.field("acceptPlaintext"),
             Problem::PlaintextNotAccepted,
         );
+    }
+}
+
+fn delivery(place: &Place, value: Option<&str>, found: &mut Findings) -> Option<Delivery> {
+    match value {
+        None | Some("Peer") => Some(Delivery::Peer),
+        Some("Stack") => Some(Delivery::Stack),
+        Some(other) => {
+            found.add(place, unknown("a delivery", other, "Peer or Stack"));
+            None
+        }
     }
 }
 

@@ -48,6 +48,7 @@ pub struct UnderlayFields {
     pub interface: String,
     pub port: Option<u64>,
     pub early_drop: Option<String>,
+    pub guarded: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -114,6 +115,7 @@ pub struct SpecFields {
     pub qos: Option<QosFields>,
     pub encryption: Option<EncryptionFields>,
     pub accept_plaintext: Option<bool>,
+    pub delivery: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -49,6 +49,8 @@ pub struct Underlay {
     pub interface: String,
     pub port: u16,
     pub early_drop: EarlyDrop,
+    /// The interfaces to guard beside this one; `None`: every one that leads out.
+    pub guarded: Option<Vec<String>>,
 }
 
 /// Whether tunnel packets of strangers are dropped by the driver of the underlay interface already.
@@ -132,6 +134,7 @@ pub struct ValidatedSlice {
     pub id: SliceId,
     pub addressing: Addressing,
     pub isolation: Isolation,
+    pub delivery: Delivery,
     pub default_action: Action,
     /// The first that matches wins.
     pub rules: Vec<Rule>,
@@ -147,6 +150,15 @@ impl ValidatedSlice {
             Addressing::Native => &[],
         }
     }
+}
+
+/// How packets of a slice get into its pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// To the other end of the pod's veth.
+    Peer,
+    /// By the host's stack, which sees them come from the tunnel's device.
+    Stack,
 }
 
 /// Who is kept out, and in.

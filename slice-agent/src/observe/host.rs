@@ -8,7 +8,7 @@ use futures_util::TryStreamExt as _;
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage, LinkXdp};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -18,9 +18,9 @@ use slice_common::address::Address;
 use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
 use super::driver;
-use crate::apply::guards;
 use crate::apply::netlink::cause;
-use crate::image::{HostFacts, Interface, NodeImage, Secrets};
+use crate::apply::{guards, ways_back};
+use crate::image::{HostFacts, Interface, LinkLayer, NodeImage, Secrets};
 
 /// The kernel's table of local and broadcast addresses (RT_TABLE_LOCAL): no networks.
 const LOCAL_TABLE: u32 = 255;
@@ -165,6 +165,11 @@ fn interface(link: &LinkMessage) -> (String, Interface) {
     let mut name = String::new();
     let mut interface = Interface {
         ifindex: link.header.index,
+        link_layer: match link.header.link_layer_type {
+            LinkLayerType::Ether => LinkLayer::Ethernet,
+            LinkLayerType::Loopback => LinkLayer::Loopback,
+            _ => LinkLayer::Other,
+        },
         ..Interface::default()
     };
     for attribute in &link.attributes {
@@ -218,7 +223,7 @@ fn network(message: &AddressMessage) -> Option<Ipv4Net> {
 
 /// The destination of a route that is neither a default route, nor an address, nor ours.
 fn local_network(route: &RouteMessage) -> Option<Ipv4Net> {
-    if guards::is_ours(route) || guards::table(route) == LOCAL_TABLE {
+    if guards::is_ours(route) || ways_back::is_ours(route) || guards::table(route) == LOCAL_TABLE {
         return None;
     }
     match route.header.kind {

@@ -16,8 +16,8 @@ use slice_common::layout::Settings;
 use crate::apply::maps::{Layout, Maps, check_layout};
 use crate::apply::pins::Pins;
 use crate::apply::programs::{self, Mechanism};
-use crate::apply::{guards, port_owner, tcx};
-use crate::image::{NodeImage, Program};
+use crate::apply::{guards, ifindex, port_owner, tcx, ways_back};
+use crate::image::{NodeImage, PortOwner, Program};
 
 /// The state of this node. Maps that are absent or damaged count as empty, and nothing is changed.
 pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> Result<NodeImage> {
@@ -28,7 +28,13 @@ pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> 
     let interfaces = programs::interfaces()?;
     image.attachments = programs::attachments(mechanism, netlink, pins, &interfaces).await?;
     image.guards = guards::observe(netlink).await?;
+    image.ways_back = ways_back::observe(netlink).await?;
     image.port_owner = port_owner::observe(netlink).await?;
+    if let Some(settings) = &mut image.settings
+        && ifindex(PortOwner::INTERFACE).is_ok_and(|owner| owner == settings.tunnel_ifindex)
+    {
+        settings.tunnel_ifindex = Settings::PORT_OWNERS;
+    }
     Ok(image)
 }
 

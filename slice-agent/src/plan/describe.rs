@@ -12,7 +12,7 @@ use slice_common::layout::{
 use slice_common::wire::transport;
 
 use super::Change;
-use crate::image::{Names, Prefixed};
+use crate::image::{Names, PortOwner, Prefixed, WayBack};
 
 pub(super) fn change(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match change {
@@ -50,6 +50,8 @@ pub(super) fn change(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result
         Change::SwapOutside(swap) => write!(f, "~ outside: {swap}"),
         Change::AddGuard(prefix) => write!(f, "+ guard route unreachable {prefix}"),
         Change::RemoveGuard(prefix) => write!(f, "- guard route unreachable {prefix}"),
+        Change::AddWayBack(way) => write!(f, "+ {}", way_back(*way)),
+        Change::RemoveWayBack(way) => write!(f, "- {}", way_back(*way)),
         Change::Activate(settings) => write!(
             f,
             "~ settings: underlay {}, UDP port {}, generation {}{}",
@@ -64,6 +66,14 @@ pub(super) fn change(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result
         ),
         Change::Attach(at) => write!(f, "+ program {} on {}", at.program.name(), at.interface),
         Change::Detach(at) => write!(f, "- program {} on {}", at.program.name(), at.interface),
+    }
+}
+
+fn way_back(way: WayBack) -> String {
+    let device = PortOwner::INTERFACE;
+    match way {
+        WayBack::To(prefix) => format!("reverse path of {prefix} by device {device}"),
+        WayBack::From(pod) => format!("reverse paths for pod {pod}"),
     }
 }
 
@@ -105,11 +115,16 @@ pub(super) fn slice(names: &Names, id: u32) -> String {
 
 pub(super) fn local(names: &Names, key: &LocalKey, pod: &LocalEndpoint) -> String {
     format!(
-        "delivery of {} to pod {} of {} on interface #{}",
+        "delivery of {} to pod {} of {} on interface #{}{}",
         key.address,
         pod.pod_address,
         named(&names.namespaces, pod.namespace),
-        pod.ifindex
+        pod.ifindex,
+        if pod.door().is_by_stack() {
+            ", by the host's stack"
+        } else {
+            ""
+        }
     )
 }
 

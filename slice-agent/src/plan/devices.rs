@@ -35,6 +35,10 @@ impl<'a> Devices<'a> {
         }
     }
 
+    pub(super) fn creates_owner(&self) -> bool {
+        self.create_owner
+    }
+
     /// The drop-all program is on the port owner before any packet can go up into it. A device
     /// cannot change its port, so it is replaced; meanwhile our program still takes every packet.
     pub(super) fn port_owner_first(&self) -> Vec<Change> {

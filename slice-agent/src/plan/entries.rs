@@ -2,7 +2,7 @@
 
 use super::difference::{Policy, Routes, puts, removals, swap};
 use super::{Change, describe};
-use crate::image::{Names, NodeImage};
+use crate::image::{Names, NodeImage, WayBack};
 
 pub(super) struct Entries<'a> {
     pub(super) was: &'a NodeImage,
@@ -86,6 +86,22 @@ impl Entries<'_> {
             .copied()
             .map(Change::AddGuard)
             .collect()
+    }
+
+    /// Routes go with the device that they lead to.
+    pub(super) fn ways_back_added(&self, is_device_new: bool) -> Vec<Change> {
+        let is_there = |way: &WayBack| {
+            let is_kept = !is_device_new || matches!(way, WayBack::From(_));
+            is_kept && self.was.ways_back.contains(way)
+        };
+        let wanted = self.is.ways_back.iter();
+        let added = wanted.filter(|way| !is_there(way));
+        added.copied().map(Change::AddWayBack).collect()
+    }
+
+    pub(super) fn ways_back_removed(&self) -> Vec<Change> {
+        let gone = self.was.ways_back.difference(&self.is.ways_back);
+        gone.copied().map(Change::RemoveWayBack).collect()
     }
 
     /// The entries of pods that left, the one that lets them send first.

@@ -34,10 +34,11 @@ pub(super) fn plan(observed: &NodeImage, wanted: &NodeImage, names: &Names) -> V
     let activate = activate(
         observed,
         wanted,
-        written.iter().any(|list| !list.is_empty()),
+        devices.creates_owner() || written.iter().any(|list| !list.is_empty()),
     );
 
     let mut changes = devices.port_owner_first();
+    changes.extend(entries.ways_back_added(devices.creates_owner()));
     changes.extend(closing);
     changes.extend(additions);
     changes.extend(devices.detach_pods());
@@ -47,11 +48,13 @@ pub(super) fn plan(observed: &NodeImage, wanted: &NodeImage, names: &Names) -> V
     changes.extend(devices.attach());
     changes.extend(devices.detach_underlay());
     changes.extend(removals);
+    changes.extend(entries.ways_back_removed());
     changes.extend(devices.port_owner_last());
     changes
 }
 
-/// The next generation, when anything that packets are judged by changes.
+/// The next generation, when anything that packets are judged by changes. A device that is created has a
+/// number of its own, which nobody knows yet.
 fn activate(observed: &NodeImage, wanted: &NodeImage, entries_change: bool) -> Option<Change> {
     let mut next = wanted.settings?;
     let generation = observed.settings.map_or(0, |settings| settings.generation);

@@ -31,6 +31,8 @@ pub(crate) fn apply(image: &mut NodeImage, change: &Change) {
         Change::SwapOutside(swap) => image.outside = swap.table,
         Change::AddGuard(prefix) => drop(image.guards.insert(prefix)),
         Change::RemoveGuard(prefix) => drop(image.guards.remove(&prefix)),
+        Change::AddWayBack(way) => drop(image.ways_back.insert(way)),
+        Change::RemoveWayBack(way) => drop(image.ways_back.remove(&way)),
         Change::Activate(settings) => image.settings = Some(settings),
         Change::Attach(at) => drop(image.attachments.insert(at)),
         Change::Detach(at) => drop(image.attachments.remove(&at)),

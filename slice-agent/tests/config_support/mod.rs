@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use slice_agent::image::{HostFacts, Interface, Prefixed, Secrets, TrieKey};
+use slice_agent::image::{HostFacts, Interface, LinkLayer, Prefixed, Secrets, TrieKey};
 use slice_agent::model::{self, Validated};
 use slice_agent::source::file::Source;
 
@@ -140,6 +140,11 @@ pub(crate) fn east_1() -> HostFacts {
             controller_ifindex: 0,
             addresses: BTreeSet::from([address.parse().expect("a network")]),
             kind: kind.to_owned(),
+            link_layer: if name == "lo" {
+                LinkLayer::Loopback
+            } else {
+                LinkLayer::Ethernet
+            },
             ..Interface::default()
         };
         facts.interfaces.insert(name.to_owned(), interface);

@@ -42,8 +42,13 @@ layout! {
         pub namespace: u32,
         pub pod_address: Address,
         pub pod_mac: [u8; 6],
-        pub reserved: u16,
+        pub flags: u16,
     }
+}
+
+impl LocalEndpoint {
+    /// The host's stack delivers to this pod (`delivery: Stack`).
+    pub const BY_STACK: u16 = 1;
 }
 
 layout! {
@@ -111,7 +116,7 @@ layout! {
 
 layout! {
     /// The one value of `SETTINGS`.
-    pub struct Settings: 32 {
+    pub struct Settings: 36 {
         /// Counts the configurations applied; 0 before the first.
         pub generation: u32,
         pub underlay_address: Address,
@@ -127,12 +132,17 @@ layout! {
         /// The link-layer address of the underlay interface: what is sent to another is not for us.
         pub underlay_mac: [u8; 6],
         pub reserved_mac: u16,
+        /// Of the device that owns the tunnel's port: the host's stack sees what it delivers to pods
+        /// arrive there. 0: not known.
+        pub tunnel_ifindex: u32,
     }
 }
 
 impl Settings {
     /// The node passes packets on between other nodes.
     pub const GATEWAY: u16 = 1;
+    /// In a wanted or observed image: that of the port owner, which may be created by the same plan.
+    pub const PORT_OWNERS: u32 = 0;
 
     /// 0 means "never configured", so the count skips it when it wraps.
     pub const fn next_generation(&self) -> u32 {

@@ -7,6 +7,7 @@ use super::*;
 const NUMBERS: &[u32] = &[
     Endpoint::ISOLATED,
     Endpoint::CONFINED,
+    LocalEndpoint::BY_STACK as u32,
     OutsideWay::In.number() as u32,
     OutsideWay::Out.number() as u32,
     OutsideKey::BITS_BEFORE_ADDRESS,

@@ -52,7 +52,7 @@ layout! {
         /// The pod's own, or the path's far end.
         pub address: Address,
         pub pod_mac: [u8; 6],
-        /// The path's, network order.
+        /// The path's, network order. Of a flow to a pod: the flags of its [`Door`].
         pub port: u16,
         /// The path's near end.
         pub local: Address,
@@ -70,6 +70,16 @@ pub struct Door {
     pub ifindex: u32,
     pub pod_address: Address,
     pub pod_mac: [u8; 6],
+    /// Those of [`LocalEndpoint`].
+    pub flags: u16,
+}
+
+impl Door {
+    /// Whether the host's stack opens it.
+    #[inline(always)]
+    pub const fn is_by_stack(&self) -> bool {
+        self.flags & LocalEndpoint::BY_STACK != 0
+    }
 }
 
 impl LocalEndpoint {
@@ -79,6 +89,7 @@ impl LocalEndpoint {
             ifindex: self.ifindex,
             pod_address: self.pod_address,
             pod_mac: self.pod_mac,
+            flags: self.flags,
         }
     }
 }
@@ -111,6 +122,7 @@ impl Flow {
             ifindex: door.ifindex,
             address: door.pod_address,
             pod_mac: door.pod_mac,
+            port: door.flags,
             ..self
         }
     }
@@ -135,6 +147,7 @@ impl Flow {
             ifindex: self.ifindex,
             pod_address: self.address,
             pod_mac: self.pod_mac,
+            flags: self.port,
         }
     }
 

@@ -14,8 +14,8 @@ use crate::stage::parse::Headers;
 use crate::stage::policy::Conversation;
 use crate::stage::resolve::{Paths, Target};
 use crate::stage::{
-    answer, classify, count, deliver, flow, fragment, icmp_error, identity, integrity, mapping,
-    outside, parse, path_mtu, policy, resolve, segment, tunnel,
+    answer, classify, count, deliver, detour, flow, fragment, icmp_error, identity, integrity,
+    mapping, outside, parse, path_mtu, policy, resolve, segment, tunnel,
 };
 use crate::verdict::{Trace, Verdict, finish};
 
@@ -158,6 +158,10 @@ fn judge(
 #[inline(always)]
 fn to_pod(packet: Packet, mut headers: Headers, flow: &Flow) -> Result<Verdict, DropReason> {
     headers.ip = mapping::map_source(packet, &headers, flow.slice_source)?;
+    if flow.door().is_by_stack() {
+        // As if it had come out of a tunnel.
+        return detour::jump(packet, headers.ip, flow.slice, flow.class);
+    }
     headers.ip = mapping::map_destination(packet, &headers, flow.door().pod_address)?;
     let verdict = deliver::to_pod(packet, headers.ip, flow.door())?;
     let class = flow.class.class;

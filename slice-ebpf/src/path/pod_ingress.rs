@@ -1,7 +1,8 @@
 //! Something reaches a pod by its pod address. Host side of its veth, TC egress.
 //!
-//! Slice traffic never comes this way (it is handed to the other end of the veth), so whoever is seen
-//! here is outside the slice.
+//! Slice traffic comes this way only where the host's stack delivers it, and is known by the device that
+//! it came from; else it is handed to the other end of the veth. So whoever else is seen here is outside
+//! the slice.
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -26,6 +27,10 @@ fn try_pod_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropRea
         return Ok(Verdict::Untouched);
     };
     if !outside::is_isolated(endpoint) {
+        return Ok(Verdict::Untouched);
+    }
+    // (What the stack delivers for the slice was judged before it got it.)
+    if outside::is_from_the_slice(packet) {
         return Ok(Verdict::Untouched);
     }
     trace.slice = endpoint.slice;

@@ -1,12 +1,13 @@
 //! A packet comes out of the kernel device that owns the tunnel's UDP port. That device, TC ingress.
 //!
 //! `underlay_ingress` judged what it sends this way, and it sends what it cannot take out of the tunnel
-//! itself. Anything else that got into the device goes nowhere.
+//! itself and what the host's stack is to deliver; `pod_egress` sends the latter too. Anything else that
+//! got into the device goes nowhere.
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::Direction;
+use slice_common::layout::{Direction, RouteKind};
 use slice_common::wire::ETHERNET_BYTES;
 
 use crate::maps;
@@ -33,8 +34,16 @@ fn try_tunnel_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, Drop
     let pod = resolve::local_pod(slice.table, ip.destination(), vni.slice_number())?;
     let from = resolve::route(slice.table, ip.source()).ok_or(DropReason::WrongPeer)?;
     headers.ip = mapping::map_destination(packet, &headers, pod.pod_address)?;
-    let verdict = deliver::to_pod(packet, headers.ip, pod.door())?;
+    let verdict = if pod.door().is_by_stack() {
+        deliver::to_stack(packet, headers.ip, pod.door())?
+    } else {
+        deliver::to_pod(packet, headers.ip, pod.door())?
+    };
+    let direction = match RouteKind::from_number(from.kind) {
+        RouteKind::Local => Direction::Local,
+        RouteKind::Via | RouteKind::Unreachable => Direction::In,
+    };
     let (slice, class) = (vni.slice_number(), vni.class().number());
-    count::traffic(&headers, slice, from.cluster, class, Direction::In);
+    count::traffic(&headers, slice, from.cluster, class, direction);
     Ok(verdict)
 }

@@ -1,4 +1,4 @@
-//! A packet leaves the node. The node's underlay interface, TC egress.
+//! A packet leaves the node. The node's underlay interface and every other one that leads out, TC egress.
 //!
 //! A pod's plain UDP packet to a peer's tunnel port gets the node's own address from the CNI's
 //! masquerade, and the peer would take it for ours.
@@ -25,7 +25,7 @@ fn try_underlay_guard(packet: Packet, trace: &mut Trace) -> Result<Verdict, Drop
         return Ok(Verdict::Untouched);
     };
     // What the programs of this node put into the tunnel...
-    if tunnel::take_mark(packet, &settings) {
+    if tunnel::is_marked(packet, &settings) {
         return Ok(Verdict::Untouched);
     }
     // ...and what is no IPv4 may leave. Somebody else may take tags off.

@@ -176,17 +176,18 @@ fn hand_over(
     tos: u8,
     flow: &Flow,
 ) -> Result<Verdict, DropReason> {
-    // Datagrams in segments: the kernel's device takes them out, and `tunnel_ingress` delivers them.
-    if headers.needs_detour() {
-        return detour::begin(packet, flow.slice, flow.class);
-    }
-    let mut headers = tunnel::pop(packet, headers, tos)?;
     // The pod's answers go back by this group, and must fit its path.
     if headers.tcp.negotiates()
         && let Ok(path) = resolve::path_back(flow.path_group)
     {
-        segment::clamp_mss(packet, &headers, path_mtu::effective_bytes(path))?;
+        segment::clamp_mss(packet, headers, path_mtu::effective_bytes(path))?;
     }
+    // Datagrams in segments, and what the host's stack delivers: the kernel's device takes them out, and
+    // `tunnel_ingress` goes on.
+    if headers.needs_detour() || flow.door().is_by_stack() {
+        return detour::begin(packet, flow.slice, flow.class);
+    }
+    let mut headers = tunnel::pop(packet, headers, tos)?;
     headers.ip = mapping::map_destination(packet, &headers, flow.door().pod_address)?;
     let verdict = deliver::to_pod(packet, headers.ip, flow.door())?;
     let class = flow.class.class;

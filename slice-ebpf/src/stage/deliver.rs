@@ -25,6 +25,14 @@ pub(crate) fn as_written(packet: Packet, door: Door) -> Result<Verdict, DropReas
     to_pod(packet, ip, door)
 }
 
+/// To the host's stack, which knows the way to the pod.
+#[inline(always)]
+pub(crate) fn to_stack(packet: Packet, ip: Ipv4Header, door: Door) -> Result<Verdict, DropReason> {
+    packet.store_first(0, &frame::start(door.pod_mac, ip), frame::START_BYTES)?;
+    packet.address_to_receiver();
+    Ok(Verdict::ToHost)
+}
+
 /// To a neighbour of the interface that it came by.
 #[inline(always)]
 pub(crate) fn back(packet: Packet) -> i32 {

@@ -1,14 +1,15 @@
-//! Did `underlay_ingress` send this packet through the kernel's tunnel device?
+//! Did another program of ours send this packet through the kernel's tunnel device?
 //!
-//! What it cannot take out of the tunnel itself goes up into the device that owns the port, and comes
-//! back at that device without its headers. A secret in the inner Ethernet header proves where it was
+//! What `underlay_ingress` cannot take out of the tunnel itself, and what the host's stack is to deliver,
+//! goes up into the device that owns the port, and comes back at that device without its headers. A secret in the inner Ethernet header proves where it was
 //! judged: a pod can send to the tunnel's port of its own node, under any address that it likes. Marks
 //! would not do, because firewalls between the two change them.
 
 use slice_common::drop_reason::DropReason;
 use slice_common::id::{TrafficClass, Vni};
 use slice_common::layout::Class;
-use slice_common::wire::{detour, vxlan};
+use slice_common::wire::ipv4::Ipv4Header;
+use slice_common::wire::{ETHERNET_BYTES, detour, vxlan};
 
 use crate::maps;
 use crate::packet::Packet;
@@ -25,6 +26,23 @@ pub(crate) fn begin(packet: Packet, slice: u32, class: Class) -> Result<Verdict,
     let addresses = detour::addresses(settings.detour_secret, vni);
     packet.replace_bytes(INNER_ETHERNET_OFFSET, &addresses)?;
     Ok(Verdict::ToHost)
+}
+
+/// Hands a judged packet of a pod to the kernel's device, under this IPv4 header: it arrives there as one
+/// that came out of a tunnel.
+#[inline(always)]
+pub(crate) fn jump(
+    packet: Packet,
+    ip: Ipv4Header,
+    slice: u32,
+    class: Class,
+) -> Result<Verdict, DropReason> {
+    let settings = maps::settings().ok_or(DropReason::SlowPath)?;
+    let vni = Vni::from_parts(slice, TrafficClass::from_low_bits(class.class as u32));
+    packet.store(0, &detour::addresses(settings.detour_secret, vni))?;
+    packet.store(ETHERNET_BYTES, &ip)?;
+    let code = packet.redirect_into(settings.tunnel_ifindex);
+    Ok(Verdict::Redirected(code))
 }
 
 /// The network that the packet was judged in.

@@ -116,6 +116,18 @@ pub(crate) fn is_isolated(endpoint: &Endpoint) -> bool {
     endpoint.flags & Endpoint::ISOLATED != 0
 }
 
+/// Whether a packet reached the host's stack by the tunnel's device, where nothing passes that a slice
+/// did not let pass. A packet keeps this through routing, whatever firewalls do to it.
+#[inline(always)]
+pub(crate) fn is_from_the_slice(packet: Packet) -> bool {
+    match maps::settings() {
+        Some(settings) if settings.tunnel_ifindex != 0 => {
+            packet.arrived_by() == settings.tunnel_ifindex
+        }
+        Some(_) | None => false,
+    }
+}
+
 /// Whether isolation has a say on this packet: it is for the pod's address or for everybody (by the
 /// address of the packet or of the frame: Linux takes either), and not the node's own.
 #[inline(always)]

@@ -50,9 +50,11 @@ pub(crate) fn is_to_tunnel_port(
     }
 }
 
-/// Reads slice and class from a tunnel packet's headers.
+/// Reads slice and class from a tunnel packet's headers, and makes them readable up to those of the inner
+/// packet: drivers and receive offload leave what is behind the UDP header in page fragments.
 #[inline(always)]
 pub(crate) fn read(packet: Packet, outer: &Ipv4Header) -> Result<Vni, DropReason> {
+    packet.make_readable(INNER_OFFSET + ipv4::HEADER_BYTES);
     if !vxlan::is_carrier(*outer, packet.len().saturating_sub(ETHERNET_BYTES)) {
         return Err(DropReason::BadTunnelHeader);
     }
@@ -66,10 +68,9 @@ pub(crate) fn read(packet: Packet, outer: &Ipv4Header) -> Result<Vni, DropReason
     .ok_or(DropReason::BadTunnelHeader)
 }
 
-/// The inner IPv4 header.
+/// The inner IPv4 header of a packet that was [`read`].
 #[inline(always)]
 pub(crate) fn inner(packet: Packet) -> Result<Ipv4Header, DropReason> {
-    packet.make_readable(INNER_OFFSET + ipv4::HEADER_BYTES);
     match packet.load::<u16>(INNER_ETHERTYPE_OFFSET) {
         Some(ETHERTYPE_IPV4) => packet.load(INNER_OFFSET).ok_or(DropReason::Malformed),
         Some(_) => Err(DropReason::InnerNotIpv4),
@@ -150,14 +151,11 @@ pub(crate) fn readdress(packet: Packet, outer: &Ipv4Header, path: &Path) -> Resu
     Ok(())
 }
 
-/// Whether a packet was put into the tunnel by the programs of this node. The mark has served then.
+/// Whether a packet was put into the tunnel by the programs of this node. The mark stays on it: the device
+/// may stand on another one with a guard of its own, as a VLAN does on its card.
 #[inline(always)]
-pub(crate) fn take_mark(packet: Packet, settings: &Settings) -> bool {
-    let ours = packet.mark() == settings.tunnel_mark;
-    if ours {
-        packet.set_mark(0);
-    }
-    ours
+pub(crate) fn is_marked(packet: Packet, settings: &Settings) -> bool {
+    packet.mark() == settings.tunnel_mark
 }
 
 /// Takes the packet out of the tunnel, and returns its headers where they stand from now on, with the

@@ -35,6 +35,9 @@ pub(super) const HALF_ATTACHED: Pod = Pod {
 /// Its slice is of isolation level `Strict`, if not for the others in it.
 const CONFINED: Pod = ANALYTICS_2;
 
+/// The host's stack delivers to it.
+const BY_STACK: Pod = ANALYTICS_2;
+
 /// As wide as test runs can fill, and as narrow as the design allows.
 pub(super) const WIDE: Node = node("wide-1", [172, 20, 4, 11], 3000);
 pub(super) const THIN: Node = node("thin-1", [172, 20, 4, 13], 576);
@@ -99,7 +102,11 @@ pub(super) fn local(pod: &Pod, ifindex: u32) -> LocalEndpoint {
         namespace: pod.slice.namespace(pod.namespace),
         pod_address: address(pod.pod_address),
         pod_mac: pod.mac,
-        reserved: 0,
+        flags: if pod.name == BY_STACK.name {
+            LocalEndpoint::BY_STACK
+        } else {
+            0
+        },
     }
 }
 

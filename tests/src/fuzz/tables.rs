@@ -9,7 +9,9 @@ use slice_common::layout::{
 };
 
 use super::places::{self, HALF_ATTACHED, OTHER_TABLE, UPSTAIRS};
-use crate::testrun::actors::{EAST_1, EAST_1_POD_SIDE, KAFKA, NATIVE, PODS, SHOP, TABLE, address};
+use crate::testrun::actors::{
+    EAST_1, EAST_1_POD_SIDE, KAFKA, NATIVE, PODS, PORT_OWNER, SHOP, TABLE, address,
+};
 use crate::testrun::{
     World, standard_classes, standard_outside, standard_policy, standard_routes, standard_settings,
 };
@@ -47,6 +49,7 @@ impl Tables {
                 detour_secret: [0; 4],
                 underlay_mac: [0; 6],
                 reserved_mac: 0,
+                tunnel_ifindex: 0,
             },
             endpoints: Vec::new(),
             locals: Vec::new(),
@@ -70,6 +73,7 @@ impl Tables {
         let mut tables = Self {
             settings: Settings {
                 flags: Settings::GATEWAY,
+                tunnel_ifindex: world.ifindex(PORT_OWNER)?,
                 ..standard_settings()
             },
             routes: standard_routes(),

@@ -13,7 +13,8 @@ use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions};
 use futures_util::TryStreamExt as _;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
+use nix::sys::time::TimeVal;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached};
 use rtnetlink::{Handle, LinkUnspec};
 use slice_common::drop_reason::DropReason;
@@ -29,8 +30,8 @@ use crate::netns::NetNs;
 use crate::packet::{Ipv4, Mac, Tcp, Udp};
 
 /// The node's own card has [`NIC_MAC`], the other one [`ROUTER_MAC`].
-const CARD: &str = "card0";
-const OTHER: &str = "card1";
+pub(super) const CARD: &str = "card0";
+pub(super) const OTHER: &str = "card1";
 /// Patient with an emulated processor.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Of each kind of packet.
@@ -82,16 +83,24 @@ fn filter_of(object: &mut Ebpf) -> Result<&mut Xdp> {
     Ok(program.context("no underlay_filter")?.try_into()?)
 }
 
-fn attach_ingress(world: &mut World) -> Result<()> {
-    let name = Program::UnderlayIngress.name();
+/// Attaches a program by a filter, which every kernel can.
+pub(super) fn attach_by_filter(world: &mut World, program: Program, device: &str) -> Result<()> {
+    let hook = match program {
+        Program::PodIngress | Program::UnderlayGuard => TcAttachType::Egress,
+        _ => TcAttachType::Ingress,
+    };
+    let name = program.name();
     let program = world.object_mut().program_mut(name);
-    let program: &mut SchedClassifier = program.context("no underlay_ingress")?.try_into()?;
-    qdisc_add_clsact(CARD).context("clsact")?;
+    let program: &mut SchedClassifier = program.context(name)?.try_into()?;
+    // Refused where there is one already; without any the filter is.
+    let _there_already = qdisc_add_clsact(device);
     let filter = TcAttachOptions::Netlink(NlOptions {
         priority: 1,
         ..NlOptions::default()
     });
-    program.attach_with_options(CARD, TcAttachType::Ingress, filter)?;
+    program
+        .attach_with_options(device, hook, filter)
+        .with_context(|| format!("{name} on {device}"))?;
     Ok(())
 }
 
@@ -174,7 +183,19 @@ fn only_strangers_are_dropped(world: &World, node: &NetNs, far: &NetNs) -> Resul
 /// A megabyte there and back, by the stack's own connections over the two cards.
 fn streams_pass(node: &NetNs, far: &NetNs) -> Result<()> {
     let address = SocketAddr::from((Ipv4Addr::from(EAST_1), 7000));
-    let listener = node.enter(|| TcpListener::bind(address))??;
+    stream_passes(node, address, far, address)
+}
+
+/// A megabyte from `client` to `called`, where `server` listens at `bound`, and back.
+pub(super) fn stream_passes(
+    server: &NetNs,
+    bound: SocketAddr,
+    client: &NetNs,
+    called: SocketAddr,
+) -> Result<()> {
+    let listener = server.enter(|| TcpListener::bind(bound))??;
+    let limit = TimeVal::new(LIMIT.as_secs().cast_signed(), 0);
+    setsockopt(&listener, sockopt::ReceiveTimeout, &limit)?;
     let data: Vec<u8> = (0..STREAM_BYTES).map(|n| (n % 251) as u8).collect();
     std::thread::scope(|scope| {
         let echo = scope.spawn(|| -> Result<()> {
@@ -185,8 +206,8 @@ fn streams_pass(node: &NetNs, far: &NetNs) -> Result<()> {
             stream.write_all(&all)?;
             Ok(())
         });
-        let back = far.enter(|| -> Result<Vec<u8>> {
-            let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+        let back = client.enter(|| -> Result<Vec<u8>> {
+            let mut stream = TcpStream::connect_timeout(&called, LIMIT)?;
             stream.set_read_timeout(Some(LIMIT))?;
             stream.write_all(&data)?;
             stream.shutdown(Shutdown::Write)?;
@@ -214,7 +235,7 @@ fn flood_cost(object: &[u8], world: &mut World) -> Result<FloodCost> {
     // A program whose maps are empty lets everything pass.
     let mut passing = EbpfLoader::new().load(object).context("load again")?;
     filter_of(&mut passing)?.load()?;
-    attach_ingress(world)?;
+    attach_by_filter(world, Program::UnderlayIngress, CARD)?;
     let by_ingress = dropped_by(world, |_| live_run(&passing))?;
     Ok(FloodCost {
         by_filter_ns: u64::try_from(by_filter.as_nanos())?,
@@ -320,7 +341,7 @@ fn set_up(mac: Mac, name: &str, address: [u8; 4]) -> Result<()> {
     .with_context(|| format!("cannot set up {name}"))
 }
 
-async fn find_card(netlink: &Handle, mac: Mac) -> Result<LinkMessage> {
+pub(super) async fn find_card(netlink: &Handle, mac: Mac) -> Result<LinkMessage> {
     let links: Vec<LinkMessage> = netlink.link().get().execute().try_collect().await?;
     let has_mac = |link: &LinkMessage| {
         let mut attributes = link.attributes.iter();
@@ -352,7 +373,7 @@ fn xdp_mode(card: &LinkMessage) -> Option<XdpAttached> {
 }
 
 /// Talks to the kernel in the calling thread's network namespace.
-fn with_netlink<T>(talk: impl AsyncFnOnce(&Handle) -> Result<T>) -> Result<T> {
+pub(super) fn with_netlink<T>(talk: impl AsyncFnOnce(&Handle) -> Result<T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

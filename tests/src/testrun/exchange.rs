@@ -336,7 +336,7 @@ impl Sent<'_> {
         Ok(took)
     }
 
-    /// What goes into the tunnel is marked, the guard takes that mark off, and nothing else changes any.
+    /// What goes into the tunnel is marked, and nothing else changes any mark.
     fn mark_afterwards(&self, outcome: &Outcome) -> u32 {
         let longer_by = outcome.frame.len().saturating_sub(self.frame.len());
         match self.program {
@@ -346,7 +346,6 @@ impl Sent<'_> {
             {
                 TUNNEL_MARK
             }
-            Program::UnderlayGuard if self.mark == TUNNEL_MARK => 0,
             _ => self.mark,
         }
     }

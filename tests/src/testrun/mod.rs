@@ -15,6 +15,7 @@ pub(crate) mod exchange;
 mod scenes;
 pub(crate) mod state;
 mod suite;
+pub mod vlan;
 mod world;
 
 pub use attach::{Attachment, attach};

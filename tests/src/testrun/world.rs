@@ -230,7 +230,10 @@ impl World {
     }
 
     fn fill_paths(&mut self) -> Result<()> {
-        self.set_settings(standard_settings())?;
+        self.set_settings(Settings {
+            tunnel_ifindex: self.ifindex(PORT_OWNER)?,
+            ..standard_settings()
+        })?;
         let ifindex = self.ifindex(NIC)?;
         for node in NODES {
             self.insert("PATHS", node.path(), standard_path(&node, ifindex))?;
@@ -294,7 +297,7 @@ impl World {
                 namespace,
                 pod_address: address(pod.pod_address),
                 pod_mac: pod.mac,
-                reserved: 0,
+                flags: 0,
             };
             let key = LocalKey {
                 table: TABLE,
@@ -306,7 +309,7 @@ impl World {
     }
 }
 
-/// The settings of the node under test.
+/// The settings of the node under test, but for the number of its port owner.
 pub fn standard_settings() -> Settings {
     Settings {
         generation: 1,
@@ -317,6 +320,7 @@ pub fn standard_settings() -> Settings {
         detour_secret: detour_secret(),
         underlay_mac: NIC_MAC,
         reserved_mac: 0,
+        tunnel_ifindex: Settings::PORT_OWNERS,
     }
 }
 

@@ -359,7 +359,7 @@ fn pod_gateway(pod: &Pod) -> Result<Mac> {
 }
 
 /// A route that is looked at before the guard routes, until this is dropped.
-struct RouteFirst {
+pub(crate) struct RouteFirst {
     namespace: NetNs,
     rule: String,
 }
@@ -367,7 +367,7 @@ struct RouteFirst {
 const BEFORE_THE_GUARDS: &str = "77";
 
 impl RouteFirst {
-    fn add(namespace: &NetNs, to: Ipv4Addr, gateway: Ipv4Addr) -> Result<Self> {
+    pub(crate) fn add(namespace: &NetNs, to: Ipv4Addr, gateway: Ipv4Addr) -> Result<Self> {
         let first = Self {
             namespace: namespace.clone(),
             rule: format!("pref 1 to {to} lookup {BEFORE_THE_GUARDS}"),
@@ -423,7 +423,7 @@ fn bare_slice_addresses(lab: &Lab) -> Result<()> {
     )
 }
 
-fn datagram(from: Ipv4Addr, to: Ipv4Addr) -> Ipv4 {
+pub(crate) fn datagram(from: Ipv4Addr, to: Ipv4Addr) -> Ipv4 {
     let datagram = Udp::new(OPEN_PORT, OPEN_PORT).data(*b"believe me");
     ipv4(from, to).identification(1).udp(datagram)
 }

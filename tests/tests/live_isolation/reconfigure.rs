@@ -32,6 +32,11 @@ fn put(node: &Node, text: &str) -> Result<()> {
     let aside = node.config.with_extension("next");
     fs::write(&aside, text)?;
     fs::rename(aside, &node.config)?;
+    settled(node)
+}
+
+/// Waits until the node is as its configuration says.
+pub(crate) fn settled(node: &Node) -> Result<()> {
     let mut last = String::new();
     let done = poll_until(LIMIT, || {
         last = plan(node)?;

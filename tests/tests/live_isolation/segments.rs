@@ -73,7 +73,7 @@ fn bare(lab: &Lab) -> Result<()> {
     })
 }
 
-fn exchange(lab: &Lab, from: &str, to: &str) -> Result<()> {
+pub(crate) fn exchange(lab: &Lab, from: &str, to: &str) -> Result<()> {
     let [near, far] = pods(lab, [from, to])?;
     for merges in [false, true] {
         expect_drops(lab, &[], || send_rounds(&near, &far, merges))
@@ -150,7 +150,11 @@ fn big_tcp(lab: &Lab) -> Result<()> {
 }
 
 /// Streams until enough arrived and `is_seen`; everything must arrive in the end.
-fn stream_until(near: &Pod, far: &Pod, is_seen: impl Fn() -> Result<bool>) -> Result<()> {
+pub(crate) fn stream_until(
+    near: &Pod,
+    far: &Pod,
+    is_seen: impl Fn() -> Result<bool>,
+) -> Result<()> {
     let options = TcpOptions {
         port: OPEN_PORT + 1,
         rate_bps: None,

@@ -16,7 +16,14 @@ use super::kernel::Kernel;
 use crate::shell;
 
 /// What the test-run suite and the attachment check need; their dependencies follow by themselves.
-const MODULES: [&str; 5] = ["veth", "sch_ingress", "cls_bpf", "vxlan", "virtio_net"];
+const MODULES: [&str; 6] = [
+    "veth",
+    "sch_ingress",
+    "cls_bpf",
+    "vxlan",
+    "virtio_net",
+    "8021q",
+];
 /// The bus of the network cards: built in since 6.12, and newer packages have no list of what is. A
 /// machine without it fails, for want of the cards.
 const BUS_MODULE: &str = "virtio_pci";

@@ -85,7 +85,14 @@ impl Generator {
             } else {
                 pod.device
             },
-            came_in_by: self.random.percent(60).then_some(NIC),
+            came_in_by: self.random.pick(&[
+                None,
+                None,
+                Some(NIC),
+                Some(NIC),
+                Some(NIC),
+                Some(PORT_OWNER),
+            ]),
             gso_bytes: self.segments(),
             mark: OTHER_MARK,
             frame,

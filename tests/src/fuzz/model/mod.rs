@@ -49,7 +49,7 @@ pub struct Model<'t> {
 /// What a program decides; all but `Untouched` belong to a slice.
 enum Decision {
     Untouched,
-    /// For the kernel's tunnel device to take out of the tunnel.
+    /// For the kernel's tunnel device to take out of the tunnel, or for the stack to deliver.
     LeftToHost(Vec<u8>),
     /// For the programs themselves.
     Taken,
@@ -108,11 +108,12 @@ impl<'t> Model<'t> {
             Program::TunnelIngress => self.tunnel_ingress(input, &mut notes),
             Program::UnderlayFilter => self.underlay_filter(input),
         };
-        let mark = self.mark_afterwards(input);
+        let mark = input.mark;
         let forecast = match judgement {
             Ok(Decision::Untouched) => Forecast::untouched(mark),
             Ok(Decision::LeftToHost(frame)) => Forecast {
                 ending: Ending::LeftToHost(frame),
+                counted: notes.counted,
                 ..Forecast::untouched(mark)
             },
             Ok(Decision::Taken) => Forecast {
@@ -156,16 +157,6 @@ impl<'t> Model<'t> {
             narrowed: notes.narrowed,
             path: notes.path,
             ..forecast
-        }
-    }
-
-    /// The guard takes the node's secret off what leaves.
-    fn mark_afterwards(&self, input: &Input) -> u32 {
-        let is_ours = input.mark == self.tables.settings.tunnel_mark;
-        if is_ours && input.program == Program::UnderlayGuard {
-            0
-        } else {
-            input.mark
         }
     }
 

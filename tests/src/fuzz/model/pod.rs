@@ -8,9 +8,11 @@ use slice_common::wire::vxlan;
 use super::conversation::{End, OUTSIDE, Talk, outside};
 use super::read::{Ip, Kind, Quote, TCP, Transport, UDP};
 use super::rewrite::{self, DESTINATION, SOURCE, Tunnel};
+use super::underlay::is_by_stack;
 use super::{Decision, Judgement, Model, Notes, has_room_for_tunnel};
 use crate::fuzz::input::Input;
 use crate::fuzz::tables::{HERE, VIA};
+use crate::testrun::actors::PORT_OWNER;
 
 const TUNNEL_BYTES: usize = 50;
 /// What an answer repeats of the packet.
@@ -212,12 +214,17 @@ impl<'t> Model<'t> {
         let own_name = sent.from.slice_address.octets();
         let mut frame = input.frame.clone();
         rewrite::map_address(&mut frame, 14, SOURCE, own_name);
-        rewrite::map_address(&mut frame, 14, DESTINATION, to.pod_address.octets());
         if let Some(quote) = sent.quote {
             let at = 14 + quote.offset;
             rewrite::map_quoted_address(&mut frame, at, DESTINATION, own_name);
             rewrite::map_quoted_address(&mut frame, at, SOURCE, to.pod_address.octets());
         }
+        if is_by_stack(to) {
+            rewrite::prove(&mut frame, sent.from.slice, travel.class.class);
+            self.saw(input, "sent to the stack");
+            return Ok(Decision::Redirected(frame));
+        }
+        rewrite::map_address(&mut frame, 14, DESTINATION, to.pod_address.octets());
         rewrite::address_frame(&mut frame, to.pod_mac);
         let bytes = sent.ip.total_bytes();
         notes.count(
@@ -307,6 +314,10 @@ impl<'t> Model<'t> {
         let Some(pod) = self.tables.endpoint(input.device).filter(isolated) else {
             return Ok(Decision::Untouched);
         };
+        if input.came_in_by == Some(PORT_OWNER) {
+            self.saw(input, "of the slice");
+            return Ok(Decision::Untouched);
+        }
         notes.slice = pod.slice;
         match input.frame.get(12..14) {
             Some([0x81, 0x00] | [0x88, 0xa8]) => {

@@ -6,6 +6,7 @@
 //! care for the order of bytes (RFC 1071, section 2).
 
 use super::read::{Ip, TCP, UDP, four, half};
+use crate::testrun::actors::DETOUR_SECRET;
 
 const INNER_SOURCE: [u8; 6] = [0x02, 0x53, 0x4c, 0x50, 0, 1];
 const INNER_DESTINATION: [u8; 6] = [0x02, 0x53, 0x4c, 0x50, 0, 2];
@@ -222,4 +223,11 @@ fn add_word(one: u32, other: u32) -> u32 {
 fn add_half(one: u16, other: u16) -> u16 {
     let (sum, carry) = one.overflowing_add(other);
     sum + u16::from(carry)
+}
+
+/// Writes the secret of the node, and which slice and class a packet is of, over the addresses of an
+/// Ethernet header.
+pub(super) fn prove(header: &mut [u8], slice: u32, class: u8) {
+    header[..8].copy_from_slice(&DETOUR_SECRET);
+    header[8..12].copy_from_slice(&(slice << 3 | u32::from(class)).to_be_bytes());
 }

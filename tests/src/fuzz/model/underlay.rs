@@ -86,27 +86,25 @@ impl<'t> Model<'t> {
             };
             self.note_first_part(input, ip, talk, class, notes);
         }
-        if input.gso_bytes != 0 && ip.protocol() == UDP {
-            let mut frame = input.frame.clone();
-            frame[INNER_ETHERNET..INNER_ETHERNET + 8].copy_from_slice(&DETOUR_SECRET);
-            let vni = slice << 3 | u32::from(class);
-            frame[INNER_ETHERNET + 8..INNER_ETHERNET + 12].copy_from_slice(&vni.to_be_bytes());
+        let mut frame = input.frame.clone();
+        if let Some(path) = self.tables.path(block) {
+            self.clamp(input, ip, &mut frame, INNER, path);
+        }
+        if let Some(quote) = quote {
+            let at = INNER + quote.offset;
+            rewrite::map_quoted_address(&mut frame, at, SOURCE, pod.pod_address.octets());
+        }
+        if is_by_stack(pod) || input.gso_bytes != 0 && ip.protocol() == UDP {
+            rewrite::prove(&mut frame[INNER_ETHERNET..], slice, class);
             return Ok(Decision::LeftToHost(frame));
         }
         has_room_for_tunnel(input)?;
-        let mut frame = rewrite::decapsulate(&input.frame);
+        let mut frame = rewrite::decapsulate(&frame);
         if tos != ip.tos() {
             self.saw(input, "congestion kept");
             rewrite::set_tos(&mut frame, 14, tos);
         }
-        if let Some(path) = self.tables.path(block) {
-            self.clamp(input, ip, &mut frame, 14, path);
-        }
         rewrite::map_address(&mut frame, 14, DESTINATION, pod.pod_address.octets());
-        if let Some(quote) = quote {
-            let at = 14 + quote.offset;
-            rewrite::map_quoted_address(&mut frame, at, SOURCE, pod.pod_address.octets());
-        }
         rewrite::address_frame(&mut frame, pod.pod_mac);
         notes.count(block.cluster, class, Direction::In, ip.total_bytes());
         Ok(Decision::Redirected(frame))
@@ -135,8 +133,18 @@ impl<'t> Model<'t> {
         let mut frame = input.frame.clone();
         rewrite::map_address(&mut frame, 14, DESTINATION, pod.pod_address.octets());
         rewrite::address_frame(&mut frame, pod.pod_mac);
-        notes.count(block.cluster, class, Direction::In, ip.total_bytes());
-        Ok(Decision::Redirected(frame))
+        let direction = if block.kind == HERE {
+            self.saw(input, "from a neighbour");
+            Direction::Local
+        } else {
+            Direction::In
+        };
+        notes.count(block.cluster, class, direction, ip.total_bytes());
+        if is_by_stack(pod) {
+            Ok(Decision::LeftToHost(frame))
+        } else {
+            Ok(Decision::Redirected(frame))
+        }
     }
 
     /// The driver drops what is nothing but strangers' or noise; the rest is looked at later.
@@ -233,6 +241,11 @@ impl<'t> Model<'t> {
             Some(_) | None => Ok(Decision::Untouched),
         }
     }
+}
+
+/// Whether the host's stack delivers to a pod.
+pub(super) fn is_by_stack(pod: &LocalEndpoint) -> bool {
+    pod.flags & 1 != 0
 }
 
 /// Slice and class that the tunnel's headers name; they must be such as we write.

@@ -17,6 +17,7 @@ mod paths;
 mod receive;
 mod replies;
 mod send;
+mod stack;
 mod strict;
 mod transit;
 mod untouched;
@@ -84,6 +85,8 @@ pub fn scenes() -> Vec<Scene> {
             what_is_denied_to_the_first_is_denied_to_all;
         detour: datagrams_in_segments_take_the_detour datagrams_in_segments_on_one_node
             segments_of_datagrams_must_fit;
+        stack: stack_gets_what_a_peer_sends stack_gets_what_a_pod_of_the_node_sends
+            isolated_pod_gets_from_the_stack_what_its_slice_sent;
         path_mtu: router_narrows_a_path who_is_not_believed a_path_only_sinks
             a_narrow_path_is_wide_again_later;
         drop_packet: drop_malformed drop_fragment drop_unsupported_protocol drop_icmp_error

@@ -131,6 +131,7 @@ pub(super) fn node_without_configuration(world: &mut World) -> Result<()> {
         detour_secret: [0; 4],
         underlay_mac: [0; 6],
         reserved_mac: 0,
+        tunnel_ifindex: 0,
     };
     world.set_settings(none)?;
     untouched(
