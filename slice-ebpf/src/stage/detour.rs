@@ -1,9 +1,9 @@
 //! Did another program of ours send this packet through the kernel's tunnel device?
 //!
 //! What `underlay_ingress` cannot take out of the tunnel itself, and what the host's stack is to deliver,
-//! goes up into the device that owns the port, and comes back at that device without its headers. A secret in the inner Ethernet header proves where it was
-//! judged: a pod can send to the tunnel's port of its own node, under any address that it likes. Marks
-//! would not do, because firewalls between the two change them.
+//! goes up into the device that owns the port, and comes back at that device without its headers. A secret
+//! in the inner Ethernet header proves where it was judged: a pod can send to the tunnel's port of its own
+//! node, under any address that it likes. Marks would not do, because firewalls between the two change them.
 
 use slice_common::drop_reason::DropReason;
 use slice_common::id::{TrafficClass, Vni};
