@@ -403,8 +403,28 @@ fn more_addresses_than_the_kernels_table_holds_are_refused() {
     }
     let errors = compile(&right(), &facts).expect_err("too many");
     let message = render(&errors);
-    let expected = "addresses of this host, the limit is 1024; use fewer or larger ones";
+    let expected = "addresses of this host, the limit is 16384; use fewer or larger ones";
     assert!(message.contains(expected), "{message}");
+}
+
+/// Kube-proxy in IPVS mode gives the host an address for every service.
+#[test]
+fn addresses_of_services_are_not_the_nodes() {
+    let service: Ipv4Addr = [10, 96, 0, 1].into();
+    let addresses = BTreeSet::from([ipnet::Ipv4Net::new(service, 32).expect("a prefix")]);
+    let with = |name: &str| {
+        let mut facts = east_1();
+        let interface = Interface {
+            ifindex: 9,
+            addresses: addresses.clone(),
+            ..Default::default()
+        };
+        facts.interfaces.insert(name.to_owned(), interface);
+        let (image, _) = compile(&right(), &facts).expect("a right configuration");
+        image.node_addresses.contains_key(&service.into())
+    };
+    assert!(with("lo1"), "an address of the node counts");
+    assert!(!with("kube-ipvs0"));
 }
 
 #[test]

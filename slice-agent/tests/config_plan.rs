@@ -100,6 +100,24 @@ fn a_pod_that_leaves_is_detached_before_its_entries_go() {
     );
 }
 
+/// Who is met between the two generations may be remembered under the first, but not under the second.
+#[test]
+fn a_peer_that_leaves_is_followed_by_another_generation() {
+    let (observed, names) = compile(&right(), &east_1()).expect("fits the host");
+    let peer = "- {cluster: west, name: west-2, underlay: 172.20.2.12, mtu: 1400,\n   blocks: \
+                [{slice: shop, namespace: web, prefix: 10.78.64.0/29}]}\n";
+    let (wanted, _) = image_of(&right_but(&[(peer, "")]));
+    let lines = lines(&observed, &wanted, &names);
+    let at = |text: &str| {
+        let found = lines.iter().position(|line| line.contains(text));
+        found.unwrap_or_else(|| panic!("no `{text}` in {lines:#?}"))
+    };
+    let (first, second) = (at(", generation 1"), at(", generation 2"));
+    let gone = at("- peer west/west-2");
+    assert!(first < gone && gone < second, "{lines:#?}");
+    assert_eq!(second, lines.len() - 1);
+}
+
 #[test]
 fn a_block_that_changes_its_owner_is_closed_in_between() {
     let (observed, mut names) = compile(&right(), &east_1()).expect("fits the host");

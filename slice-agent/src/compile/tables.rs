@@ -22,6 +22,8 @@ use crate::model::{
 };
 
 const TABLE: u32 = TableId::HUB.0;
+/// kube-proxy in IPVS mode puts the address of every service here; they are not the node's own.
+const SERVICES_INTERFACE: &str = "kube-ipvs0";
 /// The one entry of a node.
 const ENTRY: &str = "0";
 
@@ -146,11 +148,10 @@ impl Builder<'_> {
         for (interface, ifindex) in guarded::guarded(self.configuration, self.facts) {
             self.attach(interface, ifindex, Program::UnderlayGuard);
         }
-        let addresses = self
-            .facts
-            .interfaces
-            .values()
-            .flat_map(|interface| &interface.addresses);
+        let interfaces = self.facts.interfaces.iter();
+        let addresses = interfaces
+            .filter(|(name, _)| *name != SERVICES_INTERFACE)
+            .flat_map(|(_, interface)| &interface.addresses);
         self.image.node_addresses = addresses.map(|net| (net.addr().into(), 1)).collect();
         let cluster = cluster_number(&node.cluster);
         self.names.clusters.insert(cluster, node.cluster.clone());

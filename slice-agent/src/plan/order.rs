@@ -1,5 +1,7 @@
 //! The order of a change: what packets may be led to is there before anything leads to it.
 
+use slice_common::layout::Settings;
+
 use super::Change;
 use super::devices::Devices;
 use super::entries::Entries;
@@ -44,13 +46,30 @@ pub(super) fn plan(observed: &NodeImage, wanted: &NodeImage, names: &Names) -> V
     changes.extend(devices.detach_pods());
     changes.extend(departures);
     changes.extend(rules);
+    let again = activate_again(activate.as_ref(), &removals);
     changes.extend(activate);
     changes.extend(devices.attach());
     changes.extend(devices.detach_underlay());
     changes.extend(removals);
+    changes.extend(again);
     changes.extend(entries.ways_back_removed());
     changes.extend(devices.port_owner_last());
     changes
+}
+
+/// One generation more, when something was removed: a packet that met it before that is remembered under
+/// the generation that its removal belongs to.
+fn activate_again(activate: Option<&Change>, removals: &[Change]) -> Option<Change> {
+    match activate {
+        Some(Change::Activate(settings)) if !removals.is_empty() => {
+            let generation = settings.next_generation();
+            Some(Change::Activate(Settings {
+                generation,
+                ..*settings
+            }))
+        }
+        _ => None,
+    }
 }
 
 /// The next generation, when anything that packets are judged by changes. A device that is created has a

@@ -24,7 +24,7 @@ impl Capacity {
     /// A power of two.
     pub const FLOW_SIGHTINGS: usize = 16_384;
     pub const PATH_MTU: usize = Self::PEERS;
-    pub const NODE_ADDRESSES: usize = 1024;
+    pub const NODE_ADDRESSES: usize = 16_384;
     pub const PROGRAMS: usize = CalledProgram::ALL.len();
     pub const COUNTERS: usize = 16_384;
     pub const DROPS: usize = 16_384;

@@ -93,9 +93,10 @@ struct Arrived<'a> {
 fn pass_on(packet: Packet, arrived: &Arrived, route: &Route) -> Result<Verdict, DropReason> {
     let Arrived { outer, headers, .. } = arrived;
     let path = resolve::path_on(route.path_group, arrived.peer)?;
-    // Never back to where it came from, and not round for ever.
-    let takes_over = path.is_to_fellow() && !arrived.peer.is_fellow();
-    if path.cluster == arrived.peer.cluster && !takes_over {
+    // Never back to where it came from, and not round for ever. Within the cluster only from a member to a
+    // fellow, or from a fellow to a member.
+    let is_one_side = path.is_to_fellow() == arrived.peer.is_fellow();
+    if path.cluster == arrived.peer.cluster && is_one_side {
         return Err(DropReason::Loop);
     }
     if headers.ip.ttl() <= 1 {

@@ -2,7 +2,8 @@
 //!
 //! A flow's later packets get the answers of an earlier one from a cache. They are good while the
 //! configuration's generation is the one that gave them. It is read before the first table is, and raised
-//! after the last one is written, so nothing that an old table said counts under a new generation.
+//! after the last one is written, and once more after something was removed, so nothing that an old table said
+//! counts for longer than a change takes.
 
 use slice_common::id::Vni;
 use slice_common::layout::{Flow, FlowKey, Settings};

@@ -71,8 +71,8 @@ impl Model<'_> {
         }
         let path = self.tables.path(route).ok_or(DropReason::NoPath)?;
         let from_fellow = passing.peer.flags & Peer::FELLOW != 0;
-        let takes_over = path.flags & Path::TO_FELLOW != 0 && !from_fellow;
-        if path.cluster == passing.peer.cluster && !takes_over {
+        let to_fellow = path.flags & Path::TO_FELLOW != 0;
+        if path.cluster == passing.peer.cluster && from_fellow == to_fellow {
             return Err(DropReason::Loop);
         }
         let told = |message| self::answer(input, self, passing, transport.kind, message);

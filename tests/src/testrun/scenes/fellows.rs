@@ -109,6 +109,24 @@ pub(super) fn what_a_fellow_brings_goes_out_by_own_ways(world: &mut World) -> Re
     world
         .send("by own", Program::UnderlayIngress, NIC, frame)
         .expect(heard(passed_to(WEST_1)))?;
+    // An error about a member's packet, say, is for the member.
+    world.reset()?;
+    fellows(world)?;
+    let near_member = Path {
+        cluster: cluster(EAST),
+        ..standard_path(&EDGE_1, world.ifindex(NIC)?)
+    };
+    world.insert("PATHS", EDGE_1.path(), near_member)?;
+    let answer = |ttl| {
+        let tcp = Tcp::new(9092, 40_000).ack();
+        Ipv4::between(KAFKA_1, KAFKA_2).ttl(ttl).tcp(tcp)
+    };
+    let seen = Expected::redirected(&leaves(EDGE_1, &answer(63)));
+    let seen = seen.counted(KAFKA.id, EDGE_1.cluster, 3, Direction::Transit, 40);
+    let frame = on_wire(&arrives(EAST_2, &answer(64)));
+    world
+        .send("to a member", Program::UnderlayIngress, NIC, frame)
+        .expect(heard(seen))?;
     // Nor back to the one that it came from, if a route says so.
     world.reset()?;
     fellows(world)?;
