@@ -16,7 +16,6 @@ const NOT_YET: &[&str] = &[
     "blockPrefixLength",
     "ceiling",
     "clusters",
-    "delivery",
     "favourInteractive",
     "guaranteePercent",
     "namespaces",

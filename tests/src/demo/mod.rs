@@ -94,7 +94,6 @@ pub fn run(args: &DemoArgs) -> Result<u8> {
     });
     if let Err(error) = &lab {
         report.faults.push(format!("{error:#}"));
-        report.finished = true;
         report.keep()?;
     }
     let lab = lab?;

@@ -12,7 +12,7 @@ pub struct Report {
     /// Where it is kept after every act, so that an ended run leaves what it found out.
     #[serde(skip)]
     pub file: Option<JsonFile>,
-    /// False in what a run that was ended leaves.
+    /// False in what a run leaves that was ended, or could not begin.
     pub finished: bool,
     pub lab_up_seconds: Option<f64>,
     pub kafka_formation_seconds: Option<f64>,
