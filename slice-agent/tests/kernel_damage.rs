@@ -43,17 +43,9 @@ fn a_map_that_is_not_ours_is_noticed_and_replaced_under_the_running_links() {
 
 #[test]
 fn no_packet_is_lost_while_agents_die_return_and_replace_damaged_maps() {
-    let Some(mut node) = Node::build() else {
+    let Some(mut node) = with_two_pods_that_talk() else {
         return;
     };
-    node.add_pod("kafka-9", "10.1.1.19");
-    node.configure(&[
-        ("kafka-0", "10.1.1.10", "10.77.0.2"),
-        ("kafka-9", "10.1.1.19", "10.77.0.3"),
-    ]);
-    node.open_way("kafka-0", "10.77.0.3");
-    node.open_way("kafka-9", "10.77.0.2");
-    node.start();
     let mut ping = node.spawn_in_pod("kafka-0", "ping", "-i 0.002 -c 3000 -W 2 10.77.0.3");
 
     for _ in 0..3 {
@@ -171,17 +163,9 @@ fn pinned_links_with_a_strangers_program_or_on_another_hook_are_made_ours() {
 
 #[test]
 fn a_program_that_was_put_before_ours_comes_after_it_again_unless_its_owner_insists() {
-    let Some(mut node) = Node::build() else {
+    let Some(node) = with_two_pods_that_talk() else {
         return;
     };
-    node.add_pod("kafka-9", "10.1.1.19");
-    node.configure(&[
-        ("kafka-0", "10.1.1.10", "10.77.0.2"),
-        ("kafka-9", "10.1.1.19", "10.77.0.3"),
-    ]);
-    node.open_way("kafka-0", "10.77.0.3");
-    node.open_way("kafka-9", "10.77.0.2");
-    node.start();
     let before = links(&node);
     let ping = |count: u32| {
         let arguments = format!("-i 0.002 -c {count} -W 1 10.77.0.3");
@@ -237,17 +221,9 @@ fn a_program_that_was_put_before_ours_comes_after_it_again_unless_its_owner_insi
 
 #[test]
 fn no_packet_is_lost_while_our_program_moves_before_another() {
-    let Some(mut node) = Node::build() else {
+    let Some(node) = with_two_pods_that_talk() else {
         return;
     };
-    node.add_pod("kafka-9", "10.1.1.19");
-    node.configure(&[
-        ("kafka-0", "10.1.1.10", "10.77.0.2"),
-        ("kafka-9", "10.1.1.19", "10.77.0.3"),
-    ]);
-    node.open_way("kafka-0", "10.77.0.3");
-    node.open_way("kafka-9", "10.77.0.2");
-    node.start();
     // It passes slice packets of a pod on: to it, they come from nobody.
     let mut stranger = Stranger::load_named(&node, "pod_egress");
     let mut ping = node.spawn_in_pod("kafka-0", "ping", "-i 0.002 -c 1000 -W 2 10.77.0.3");
@@ -266,4 +242,18 @@ fn no_packet_is_lost_while_our_program_moves_before_another() {
         shown.contains("1000 packets transmitted, 1000 received"),
         "{shown}"
     );
+}
+
+/// A node whose agent runs, and whose pods `kafka-0` and `kafka-9` reach each other in the slice.
+fn with_two_pods_that_talk() -> Option<Node> {
+    let mut node = Node::build()?;
+    node.add_pod("kafka-9", "10.1.1.19");
+    node.configure(&[
+        ("kafka-0", "10.1.1.10", "10.77.0.2"),
+        ("kafka-9", "10.1.1.19", "10.77.0.3"),
+    ]);
+    node.open_way("kafka-0", "10.77.0.3");
+    node.open_way("kafka-9", "10.77.0.2");
+    node.start();
+    Some(node)
 }

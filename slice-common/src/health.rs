@@ -143,12 +143,6 @@ pub const fn is_silent(preference: u64) -> bool {
     preference >> RANK_SHIFT == Standing::Silent.rank()
 }
 
-/// Whether no path behind it in the group can be preferred.
-#[inline(always)]
-pub const fn is_best(preference: u64) -> bool {
-    preference >> RANK_SHIFT == Standing::Steady.rank()
-}
-
 /// The stamp of a thing that goes on, and since when it does; `None` while both are young enough.
 #[inline(always)]
 pub const fn renewed(

@@ -298,7 +298,7 @@ fn what_is_heard_does_not_prove_a_path_that_is_probed() {
     let probed = health::preference(&heard, (now - MS, now - 9000 * MS), 0, Moment::at(now));
     assert!(health::is_silent(probed));
     let unprobed = health::preference(&heard, (0, 0), 0, Moment::at(now));
-    assert!(health::is_best(unprobed) && health::is_proven(unprobed));
+    assert!(health::is_proven(unprobed));
 }
 
 /// A prober counts when it sent lately and long enough to be answered.

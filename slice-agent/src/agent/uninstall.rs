@@ -7,7 +7,7 @@ use rtnetlink::Handle;
 
 use crate::apply::lock::{Lock, PinsLock};
 use crate::apply::pins::{Pins, remove_tree};
-use crate::apply::{clsact, guards, netlink, port_owner, programs, ways_back};
+use crate::apply::{clsact, guards, netlink, port_owner, programs, routing, ways_back};
 use crate::capability;
 use crate::image::{Attachment, PortOwner};
 
@@ -32,13 +32,13 @@ pub async fn uninstall(bpffs: &Path, state_dir: &Path) -> Result<()> {
     if port_owner::remove(&netlink, PortOwner::INTERFACE).await? {
         tracing::info!(device = PortOwner::INTERFACE, "removed the tunnel device");
     }
-    if guards::remove_all(&netlink).await? {
+    if routing::remove_all(&netlink, guards::TABLE).await? {
         tracing::info!(
             table = guards::TABLE,
             "removed the guard routes and their rule"
         );
     }
-    if ways_back::remove_all(&netlink).await? {
+    if routing::remove_all(&netlink, ways_back::TABLE).await? {
         tracing::info!(
             table = ways_back::TABLE,
             "removed what the check of reverse paths was told"

@@ -8,6 +8,7 @@ pub mod netlink;
 pub mod pins;
 pub mod port_owner;
 pub mod programs;
+pub mod routing;
 pub mod table;
 pub mod tcx;
 pub mod ways_back;

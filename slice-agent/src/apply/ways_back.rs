@@ -9,16 +9,16 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
-use futures_util::TryStreamExt as _;
 use ipnet::Ipv4Net;
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteScope};
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
+use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::guards::{PROTOCOL, RULE_PRIORITY, destination, table};
+use super::guards::RULE_PRIORITY;
 use super::ifindex;
-use super::netlink::{cause, errno, is_absent};
+use super::routing::{
+    PROTOCOL, add_route, add_rule, destination, our_routes, our_rules, remove_routes, remove_rules,
+};
 use crate::image::{PortOwner, WayBack};
 
 /// Our second routing table.
@@ -29,11 +29,11 @@ const PRIORITY: u32 = RULE_PRIORITY - 1;
 pub async fn observe(netlink: &Handle) -> Result<BTreeSet<WayBack>> {
     // A route that lost its device is gone; one by another device was not made by us.
     let device = ifindex(PortOwner::INTERFACE).unwrap_or_default();
-    let routes = our_routes(netlink).await?;
+    let routes = our_routes(netlink, TABLE).await?;
     let routes = routes
         .iter()
         .filter(|route| route.attributes.contains(&RouteAttribute::Oif(device)));
-    let rules = our_rules(netlink).await?;
+    let rules = our_rules(netlink, TABLE).await?;
     Ok(routes
         .filter_map(destination)
         .map(WayBack::To)
@@ -45,45 +45,26 @@ pub async fn add(netlink: &Handle, way: WayBack) -> Result<()> {
     let added = match way {
         WayBack::To(prefix) => {
             let route = route(prefix, ifindex(PortOwner::INTERFACE)?);
-            netlink.route().add(route).execute().await
+            add_route(netlink, route).await
         }
-        WayBack::From(pod) => add_rule(netlink, pod).await,
+        WayBack::From(pod) => add_rule(netlink, TABLE, PRIORITY, Some(pod)).await,
     };
-    match added {
-        Err(error) if errno(&error) != Some(libc::EEXIST) => {
-            Err(cause(error)).with_context(|| format!("cannot add {} to table {TABLE}", shown(way)))
-        }
-        _ => Ok(()),
-    }
+    added.with_context(|| format!("cannot add {} to table {TABLE}", shown(way)))
 }
 
 pub async fn remove(netlink: &Handle, way: WayBack) -> Result<()> {
     match way {
         WayBack::To(prefix) => {
-            let routes = our_routes(netlink).await?;
-            let routes = routes.into_iter();
-            remove_routes(netlink, routes.filter(|it| destination(it) == Some(prefix))).await
+            let routes = our_routes(netlink, TABLE).await?;
+            let is_it = |route: &RouteMessage| destination(route) == Some(prefix);
+            remove_routes(netlink, routes.into_iter().filter(is_it)).await
         }
         WayBack::From(address) => {
-            let rules = our_rules(netlink).await?;
-            let rules = rules.into_iter();
-            remove_rules(netlink, rules.filter(|it| pod(it) == Some(address))).await
+            let rules = our_rules(netlink, TABLE).await?;
+            let is_it = |rule: &RuleMessage| pod(rule) == Some(address);
+            remove_rules(netlink, rules.into_iter().filter(is_it)).await
         }
     }
-}
-
-/// Removes everything of ours; says whether there was any.
-pub async fn remove_all(netlink: &Handle) -> Result<bool> {
-    let (rules, routes) = (our_rules(netlink).await?, our_routes(netlink).await?);
-    let any = !rules.is_empty() || !routes.is_empty();
-    remove_rules(netlink, rules.into_iter()).await?;
-    remove_routes(netlink, routes.into_iter()).await?;
-    Ok(any)
-}
-
-/// Whether a route is one of these, so no fact about the host.
-pub fn is_ours(route: &RouteMessage) -> bool {
-    route.header.protocol == PROTOCOL && table(route) == TABLE
 }
 
 fn shown(way: WayBack) -> String {
@@ -103,22 +84,6 @@ fn route(prefix: Ipv4Net, device: u32) -> RouteMessage {
         .build()
 }
 
-async fn add_rule(netlink: &Handle, pod: Ipv4Addr) -> Result<(), rtnetlink::Error> {
-    let mut request = netlink
-        .rule()
-        .add()
-        .v4()
-        .source_prefix(pod, 32)
-        .priority(PRIORITY)
-        .table_id(TABLE)
-        .action(RuleAction::ToTable);
-    request
-        .message_mut()
-        .attributes
-        .push(RuleAttribute::Protocol(PROTOCOL));
-    request.execute().await
-}
-
 /// The pod that a rule of ours is for.
 fn pod(rule: &RuleMessage) -> Option<Ipv4Addr> {
     rule.attributes
@@ -127,60 +92,4 @@ fn pod(rule: &RuleMessage) -> Option<Ipv4Addr> {
             RuleAttribute::Source(IpAddr::V4(pod)) if rule.header.src_len == 32 => Some(*pod),
             _ => None,
         })
-}
-
-async fn our_rules(netlink: &Handle) -> Result<Vec<RuleMessage>> {
-    let rules: Vec<RuleMessage> = netlink
-        .rule()
-        .get(IpVersion::V4)
-        .execute()
-        .try_collect()
-        .await
-        .map_err(cause)
-        .context("cannot list the routing rules of this host")?;
-    let is_ours = |rule: &RuleMessage| {
-        rule.header.family == AddressFamily::Inet
-            && rule.attributes.contains(&RuleAttribute::Table(TABLE))
-            && rule.attributes.contains(&RuleAttribute::Protocol(PROTOCOL))
-    };
-    Ok(rules.into_iter().filter(is_ours).collect())
-}
-
-async fn our_routes(netlink: &Handle) -> Result<Vec<RouteMessage>> {
-    let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-    let routes: Vec<RouteMessage> = netlink
-        .route()
-        .get(all)
-        .execute()
-        .try_collect()
-        .await
-        .map_err(cause)
-        .context("cannot list the routes of this host")?;
-    Ok(routes.into_iter().filter(is_ours).collect())
-}
-
-async fn remove_rules(netlink: &Handle, rules: impl Iterator<Item = RuleMessage>) -> Result<()> {
-    for rule in rules {
-        match netlink.rule().del(rule).execute().await {
-            Err(error) if !is_absent(&error) => {
-                return Err(cause(error))
-                    .with_context(|| format!("cannot remove a routing rule to table {TABLE}"));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-async fn remove_routes(netlink: &Handle, routes: impl Iterator<Item = RouteMessage>) -> Result<()> {
-    for route in routes {
-        match netlink.route().del(route).execute().await {
-            Err(error) if !is_absent(&error) => {
-                return Err(cause(error))
-                    .with_context(|| format!("cannot remove a route from table {TABLE}"));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }

@@ -19,7 +19,7 @@ use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
 use super::driver;
 use crate::apply::netlink::cause;
-use crate::apply::{guards, ways_back};
+use crate::apply::routing;
 use crate::image::{HostFacts, Interface, LinkLayer, NodeImage, Secrets};
 
 /// The kernel's table of local and broadcast addresses (RT_TABLE_LOCAL): no networks.
@@ -223,14 +223,14 @@ fn network(message: &AddressMessage) -> Option<Ipv4Net> {
 
 /// The destination of a route that is neither a default route, nor an address, nor ours.
 fn local_network(route: &RouteMessage) -> Option<Ipv4Net> {
-    if guards::is_ours(route) || ways_back::is_ours(route) || guards::table(route) == LOCAL_TABLE {
+    if routing::is_ours(route) || routing::table(route) == LOCAL_TABLE {
         return None;
     }
     match route.header.kind {
         RouteType::Unicast
         | RouteType::BlackHole
         | RouteType::Unreachable
-        | RouteType::Prohibit => guards::destination(route).filter(|net| net.prefix_len() > 0),
+        | RouteType::Prohibit => routing::destination(route).filter(|net| net.prefix_len() > 0),
         _ => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use slice_agent::compile::compile;
 use slice_agent::image::{Names, NodeImage};
+use slice_agent::model::{Validated, render};
 use slice_agent::plan::Change;
 
 use super::{check_text, east_1};
@@ -42,4 +43,11 @@ pub(crate) fn apply(image: &mut NodeImage, change: &Change) {
 pub(crate) fn image_of(text: &str) -> (NodeImage, Names) {
     let configuration = check_text(text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
     compile(&configuration, &east_1()).expect("fits the host")
+}
+
+pub(crate) fn compiled(configuration: &Validated) -> NodeImage {
+    let compiled = compile(configuration, &east_1());
+    compiled
+        .unwrap_or_else(|errors| panic!("{}", render(&errors)))
+        .0
 }

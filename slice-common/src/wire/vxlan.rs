@@ -156,6 +156,14 @@ pub const fn parse(bytes: [u8; 8]) -> Option<Vni> {
     Some(Vni::from_bytes([bytes[4], bytes[5], bytes[6]]))
 }
 
+/// The same from the two words that a program loads.
+#[inline(always)]
+pub const fn parse_words(words: [u32; 2]) -> Option<Vni> {
+    let [a, b, c, d] = words[0].to_ne_bytes();
+    let [e, f, g, h] = words[1].to_ne_bytes();
+    parse([a, b, c, d, e, f, g, h])
+}
+
 #[inline(always)]
 const fn pair(mac: [u8; 6], at: usize) -> u16 {
     u16::from_ne_bytes([mac[at], mac[at + 1]])

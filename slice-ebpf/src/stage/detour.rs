@@ -7,7 +7,7 @@
 
 use slice_common::drop_reason::DropReason;
 use slice_common::id::{TrafficClass, Vni};
-use slice_common::layout::Class;
+use slice_common::layout::{Class, Settings};
 use slice_common::wire::ipv4::Ipv4Header;
 use slice_common::wire::{ETHERNET_BYTES, detour, vxlan};
 
@@ -22,9 +22,7 @@ const INNER_ETHERNET_OFFSET: u32 = vxlan::OVERHEAD_BYTES;
 #[inline(always)]
 pub(crate) fn begin(packet: Packet, slice: u32, class: Class) -> Result<Verdict, DropReason> {
     let settings = maps::settings().ok_or(DropReason::SlowPath)?;
-    let vni = Vni::from_parts(slice, TrafficClass::from_low_bits(class.class as u32));
-    let addresses = detour::addresses(settings.detour_secret, vni);
-    packet.replace_bytes(INNER_ETHERNET_OFFSET, &addresses)?;
+    packet.replace_bytes(INNER_ETHERNET_OFFSET, &proof(&settings, slice, class))?;
     Ok(Verdict::ToHost)
 }
 
@@ -38,11 +36,16 @@ pub(crate) fn jump(
     class: Class,
 ) -> Result<Verdict, DropReason> {
     let settings = maps::settings().ok_or(DropReason::SlowPath)?;
-    let vni = Vni::from_parts(slice, TrafficClass::from_low_bits(class.class as u32));
-    packet.store(0, &detour::addresses(settings.detour_secret, vni))?;
+    packet.store(0, &proof(&settings, slice, class))?;
     packet.store(ETHERNET_BYTES, &ip)?;
     let code = packet.redirect_into(settings.tunnel_ifindex);
     Ok(Verdict::Redirected(code))
+}
+
+#[inline(always)]
+fn proof(settings: &Settings, slice: u32, class: Class) -> [u16; 6] {
+    let vni = Vni::from_parts(slice, TrafficClass::from_low_bits(class.class as u32));
+    detour::addresses(settings.detour_secret, vni)
 }
 
 /// The network that the packet was judged in.

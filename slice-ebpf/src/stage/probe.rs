@@ -5,14 +5,13 @@ use slice_common::id::SliceId;
 use slice_common::layout::Settings;
 use slice_common::wire::ipv4::{self, Ipv4Header};
 use slice_common::wire::probe::{self, ANSWER_WORD, BODY_OFFSET, Body};
-use slice_common::wire::transport::{UDP_CHECKSUM_OFFSET, UDP_HEADER_BYTES};
+use slice_common::wire::transport::UDP_CHECKSUM_OFFSET;
 use slice_common::wire::{ETHERNET_BYTES, vxlan};
 
 use crate::packet::Packet;
+use crate::stage::tunnel::{UDP_OFFSET, VXLAN_OFFSET};
 use crate::{health, maps};
 
-const UDP_OFFSET: u32 = ETHERNET_BYTES + ipv4::HEADER_BYTES;
-const VXLAN_OFFSET: u32 = UDP_OFFSET + UDP_HEADER_BYTES;
 const ETHERTYPE_OFFSET: u32 = BODY_OFFSET - 2;
 
 /// Reads a probe, whose outer headers were checked.
@@ -52,7 +51,7 @@ pub(crate) fn check_own(
         && !outer.is_fragment()
         && outer.source() == settings.underlay_address;
     let vni = match packet.load::<[u32; 2]>(VXLAN_OFFSET) {
-        Some(words) => vxlan::parse(bytes_of(words)),
+        Some(words) => vxlan::parse_words(words),
         None => None,
     };
     let is_probe = match vni {
@@ -72,12 +71,4 @@ pub(crate) fn check_own(
         }
         _ => Err(DropReason::BadProbe),
     }
-}
-
-#[inline(always)]
-fn bytes_of(words: [u32; 2]) -> [u8; 8] {
-    let (first, second) = (words[0].to_ne_bytes(), words[1].to_ne_bytes());
-    [
-        first[0], first[1], first[2], first[3], second[0], second[1], second[2], second[3],
-    ]
 }

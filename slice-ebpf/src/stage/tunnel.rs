@@ -14,7 +14,7 @@ use crate::packet::Packet;
 use crate::stage::parse::Headers;
 
 const ETHERTYPE_OFFSET: u32 = ETHERNET_BYTES - 2;
-const UDP_OFFSET: u32 = ETHERNET_BYTES + ipv4::HEADER_BYTES;
+pub(crate) const UDP_OFFSET: u32 = ETHERNET_BYTES + ipv4::HEADER_BYTES;
 pub(crate) const VXLAN_OFFSET: u32 = UDP_OFFSET + UDP_HEADER_BYTES;
 const INNER_ETHERTYPE_OFFSET: u32 = ETHERNET_BYTES + vxlan::OVERHEAD_BYTES - 2;
 
@@ -61,11 +61,7 @@ pub(crate) fn read(packet: Packet, outer: &Ipv4Header) -> Result<Vni, DropReason
     let words: [u32; 2] = packet
         .load(VXLAN_OFFSET)
         .ok_or(DropReason::BadTunnelHeader)?;
-    let (first, second) = (words[0].to_ne_bytes(), words[1].to_ne_bytes());
-    vxlan::parse([
-        first[0], first[1], first[2], first[3], second[0], second[1], second[2], second[3],
-    ])
-    .ok_or(DropReason::BadTunnelHeader)
+    vxlan::parse_words(words).ok_or(DropReason::BadTunnelHeader)
 }
 
 /// The inner IPv4 header of a packet that was [`read`].

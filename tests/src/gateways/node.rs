@@ -70,15 +70,7 @@ impl GatewayNode {
                  route add {address}/32 dev {link}\n"
             ),
         )?;
-        configure(
-            &own,
-            Role::Router,
-            &format!(
-                "link set lo up\nlink set nic0 up\naddress add {address}/32 dev nic0\n\
-                 route add {gateway}/32 dev nic0 scope link\n\
-                 route add default via {gateway} dev nic0 src {address}\n"
-            ),
-        )?;
+        configure(&own, Role::Router, &host_behind_router("nic0", address))?;
         give_real_qdisc(&own, &["nic0"])?;
         give_real_qdisc(&router.namespace, &[&link])?;
         let mut pods = Vec::new();
@@ -235,16 +227,7 @@ impl NodePod {
             ),
         )?;
         own.enter(|| answer_for_gateway(host_interface))??;
-        let gateway = router::ADDRESS;
-        configure(
-            &pod,
-            Role::Host,
-            &format!(
-                "link set lo up\nlink set eth0 up\naddress add {address}/32 dev eth0\n\
-                 route add {gateway}/32 dev eth0 scope link\n\
-                 route add default via {gateway} dev eth0 src {address}\n"
-            ),
-        )?;
+        configure(&pod, Role::Host, &host_behind_router("eth0", address))?;
         Ok(Self {
             name,
             netns: pod,
@@ -253,4 +236,14 @@ impl NodePod {
             slice_address: node.pod.filter(|_| address == POD_ADDRESS),
         })
     }
+}
+
+/// One interface with a lone address, and everybody behind the router.
+fn host_behind_router(interface: &str, address: Ipv4Addr) -> String {
+    let gateway = router::ADDRESS;
+    format!(
+        "link set lo up\nlink set {interface} up\naddress add {address}/32 dev {interface}\n\
+         route add {gateway}/32 dev {interface} scope link\n\
+         route add default via {gateway} dev {interface} src {address}\n"
+    )
 }
