@@ -12,6 +12,9 @@ use crate::layout::{PathHealth, Probes};
 pub const INTERVAL_NS: u64 = 100_000_000;
 /// What was not renewed for so long holds no more: an answer, what was heard, the prober itself.
 pub const PATIENCE_NS: u64 = 3 * INTERVAL_NS;
+/// The same at a gateway that has no prober. A gateway looks for another way before the nodes in front of it
+/// look for another gateway, else both move at once, and may meet the way that died again.
+pub const GATEWAY_PATIENCE_NS: u64 = 2 * INTERVAL_NS;
 /// A path that is preferred is taken again when it was proven for so long without a break.
 pub const STEADY_NS: u64 = 1_000_000_000;
 /// A path that nothing was sent into for so long is not being sent into.
@@ -53,14 +56,18 @@ const TIES: u64 = (1 << RANK_SHIFT) - 1;
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     now_ns: u64,
+    patience_ns: u64,
     masks: Masks,
 }
 
 impl Moment {
+    /// `patience_ns`: how long what was heard holds where no prober asks, [`PATIENCE_NS`] or
+    /// [`GATEWAY_PATIENCE_NS`].
     #[inline(always)]
-    pub fn at(now_ns: u64) -> Self {
+    pub fn at(now_ns: u64, patience_ns: u64) -> Self {
         Self {
             now_ns,
+            patience_ns,
             masks: Masks::new(),
         }
     }
@@ -96,11 +103,12 @@ pub const fn preference(
     let probed = moment.has(newest_ns, PATIENCE_NS) & !moment.has(since_ns, PATIENCE_NS);
     let proof_ns = either(probed, health.answered_ns, health.heard_ns);
     let proven_since_ns = either(probed, health.answered_since_ns, health.heard_since_ns);
-    let proven = moment.has(proof_ns, PATIENCE_NS);
+    let proven =
+        moment.has(proof_ns, moment.patience_ns) | (probed & moment.has(proof_ns, PATIENCE_NS));
     let fresh = moment.has(proven_since_ns, STEADY_NS);
     // Packets went in for a while, until lately, and nothing came.
     let unanswered = moment.has(health.sent_ns, IDLE_NS)
-        & !moment.has(health.sent_since_ns, PATIENCE_NS)
+        & !moment.has(health.sent_since_ns, moment.patience_ns)
         & moment.is_less(health.heard_ns, health.sent_since_ns);
     let if_proven = Standing::Steady.rank() + (fresh & 1);
     let if_not = Standing::Unknown.rank() + ((probed | unanswered) & 1);

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use slice_common::health::{
-    self, IDLE_NS, INTERVAL_NS, Moment, PATIENCE_NS, REFLECTED_PER_SECOND, STAMP_NS, STEADY_NS,
+    self, GATEWAY_PATIENCE_NS, IDLE_NS, INTERVAL_NS, Moment, PATIENCE_NS, REFLECTED_PER_SECOND,
+    STAMP_NS, STEADY_NS,
 };
 use slice_common::layout::{PathHealth, Probes, SentProbe};
 
@@ -14,6 +15,7 @@ const STEP: u64 = MS;
 /// A node that sends a packet each millisecond to a far one, over two paths that fail and come back.
 struct Simulation {
     now: u64,
+    patience: u64,
     known: [PathHealth; 2],
     probes: Option<[Probes; 2]>,
     /// What is under way: when it arrives, by which path, and whether it answers a probe.
@@ -35,6 +37,7 @@ impl Simulation {
         };
         Self {
             now: START,
+            patience: PATIENCE_NS,
             known: [PathHealth::NOTHING; 2],
             probes: with_prober.then_some([none; 2]),
             under_way: Vec::new(),
@@ -44,26 +47,32 @@ impl Simulation {
         }
     }
 
+    fn gateway(with_prober: bool) -> Self {
+        Self {
+            patience: GATEWAY_PATIENCE_NS,
+            ..Self::new(with_prober)
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::at(self.now, self.patience)
+    }
+
     fn preferences(&self) -> [u64; 2] {
         let preference = |place: usize| {
             let probes = self.probes.map_or((0, 0), |probes| {
                 (probes[place].newest_ns, probes[place].since_ns)
             });
-            health::preference(
-                &self.known[place],
-                probes,
-                place as u32,
-                Moment::at(self.now),
-            )
+            health::preference(&self.known[place], probes, place as u32, self.moment())
         };
         [preference(0), preference(1)]
     }
 
     fn choose(&self) -> usize {
         let [first, second] = self.preferences();
-        let (path, _) = health::better((0, first), (9, health::NO_PATH), Moment::at(self.now));
+        let (path, _) = health::better((0, first), (9, health::NO_PATH), self.moment());
         assert_eq!(path, 0, "any path is better than none");
-        health::better((1, second), (0, first), Moment::at(self.now)).0 as usize
+        health::better((1, second), (0, first), self.moment()).0 as usize
     }
 
     /// One step with these paths alive; the far node answers every packet by the path that it came by.
@@ -172,21 +181,26 @@ impl Simulation {
 }
 
 proptest! {
-    /// With a prober or without: the path in use dies at any moment, and traffic is away for a third of a
-    /// second, an interval and the round trip at most.
+    /// With a prober or without: the path in use dies at any moment, and traffic is away for the patience and
+    /// the round trip at most.
     #[test]
     fn traffic_moves_when_its_path_dies(
-        with_prober: bool, rtt_ms in 1u64..100, before_ms in 1500u64..4000,
+        with_prober: bool, is_gateway: bool, rtt_ms in 1u64..100, before_ms in 1500u64..4000,
     ) {
         let rtt = rtt_ms * MS;
-        let mut simulation = Simulation::new(with_prober);
+        let mut simulation = if is_gateway {
+            Simulation::gateway(with_prober)
+        } else {
+            Simulation::new(with_prober)
+        };
         simulation.run([true; 2], rtt, before_ms * MS);
         let used = simulation.choose();
         simulation.mark();
         let mut alive = [true; 2];
         alive[used] = false;
         simulation.run(alive, rtt, 3000 * MS);
-        let limit = PATIENCE_NS + 2 * STAMP_NS + 3 * rtt + 2 * STEP;
+        let patience = if with_prober { PATIENCE_NS } else { simulation.patience };
+        let limit = patience + 2 * STAMP_NS + 3 * rtt + 2 * STEP;
         prop_assert!(simulation.longest_silence <= limit, "{} ms", simulation.longest_silence / MS);
         prop_assert!(simulation.now - simulation.last_delivered < 10 * MS);
         prop_assert_eq!(simulation.choose(), 1 - used);
@@ -231,10 +245,14 @@ proptest! {
     /// Both paths die, and one of them comes back: traffic finds it, prober or not.
     #[test]
     fn whichever_path_comes_back_is_found(
-        with_prober: bool, which in 0usize..2, away_ms in 0u64..5000, rtt_ms in 1u64..100,
+        with_prober: bool, is_gateway: bool, which in 0usize..2, away_ms in 0u64..5000, rtt_ms in 1u64..100,
     ) {
         let rtt = rtt_ms * MS;
-        let mut simulation = Simulation::new(with_prober);
+        let mut simulation = if is_gateway {
+            Simulation::gateway(with_prober)
+        } else {
+            Simulation::new(with_prober)
+        };
         simulation.run([true; 2], rtt, 2000 * MS);
         simulation.run([false; 2], rtt, away_ms * MS);
         let mut alive = [false; 2];
@@ -295,9 +313,14 @@ fn what_is_heard_does_not_prove_a_path_that_is_probed() {
         answered_since_ns: now - 9000 * MS,
         ..PathHealth::NOTHING
     };
-    let probed = health::preference(&heard, (now - MS, now - 9000 * MS), 0, Moment::at(now));
+    let probed = health::preference(
+        &heard,
+        (now - MS, now - 9000 * MS),
+        0,
+        Moment::at(now, PATIENCE_NS),
+    );
     assert!(health::is_silent(probed));
-    let unprobed = health::preference(&heard, (0, 0), 0, Moment::at(now));
+    let unprobed = health::preference(&heard, (0, 0), 0, Moment::at(now, PATIENCE_NS));
     assert!(health::is_proven(unprobed));
 }
 
@@ -311,7 +334,12 @@ fn a_prober_is_alive_after_three_intervals_and_for_three() {
     };
     let is_alive = |newest_ms: u64, since_ms: u64| {
         let probes = (now - newest_ms * MS, now - since_ms * MS);
-        health::is_proven(health::preference(&answers, probes, 0, Moment::at(now)))
+        health::is_proven(health::preference(
+            &answers,
+            probes,
+            0,
+            Moment::at(now, PATIENCE_NS),
+        ))
     };
     assert!(is_alive(0, 300) && is_alive(299, 5000));
     assert!(!is_alive(300, 5000) && !is_alive(0, 299));
@@ -344,10 +372,12 @@ fn preferences_are_in_order() {
     ];
     let preferences: Vec<u64> = ordered
         .iter()
-        .map(|(health, place)| health::preference(health, (0, 0), *place, Moment::at(now)))
+        .map(|(health, place)| {
+            health::preference(health, (0, 0), *place, Moment::at(now, PATIENCE_NS))
+        })
         .collect();
     assert!(preferences.is_sorted(), "{preferences:x?}");
-    let moment = Moment::at(now);
+    let moment = Moment::at(now, PATIENCE_NS);
     for (at, two) in preferences.windows(2).enumerate() {
         assert!(two[0] < two[1], "{at}");
         assert_eq!(

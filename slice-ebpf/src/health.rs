@@ -22,13 +22,14 @@ macro_rules! write {
 }
 
 /// Which of the first `count` paths of a group a packet takes now. One is no choice, and costs nothing here.
+/// `patience_ns` is that of a [`Moment`].
 #[inline(always)]
-pub(crate) fn choose(id: u32, group: &PathGroup, count: u32) -> u32 {
+pub(crate) fn choose(id: u32, group: &PathGroup, count: u32, patience_ns: u64) -> u32 {
     if count == 1 {
         return group.paths[0];
     }
     let now = now_ns();
-    let moment = Moment::at(now);
+    let moment = Moment::at(now, patience_ns);
     let (mut chosen, mut best, mut silent) = (group.paths[0], health::NO_PATH, 0);
     // To the end, whatever is found: the verifier walks all that follows once for every way out.
     for place in 0..PathGroup::PATHS_MAX {

@@ -24,7 +24,8 @@ pub fn read(maps: &Maps, now_ns: u64) -> Result<BTreeMap<u32, PathState>> {
     let state = |(path, probes): (u32, Probes)| {
         let health = known.get(&path).unwrap_or(&PathHealth::NOTHING);
         let probes = (probes.newest_ns, probes.since_ns);
-        let preference = health::preference(health, probes, 0, Moment::at(now_ns));
+        let preference =
+            health::preference(health, probes, 0, Moment::at(now_ns, health::PATIENCE_NS));
         let state = PathState {
             is_up: health::is_proven(preference),
             rtt_ns: health.rtt_ns,

@@ -2,6 +2,7 @@
 
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
+use slice_common::health::{GATEWAY_PATIENCE_NS, PATIENCE_NS};
 use slice_common::id::TableId;
 use slice_common::layout::{Endpoint, LocalEndpoint, Path, PathGroup, Peer, Route, RouteKind};
 
@@ -118,7 +119,12 @@ pub(crate) fn pod_itself(endpoint: &Endpoint) -> Option<&'static LocalEndpoint> 
 #[inline(always)]
 pub(crate) fn path_now(path_group: u32) -> Result<&'static Path, DropReason> {
     let group = group(path_group)?;
-    path(health::choose(path_group, group, group.count as u32))
+    path(health::choose(
+        path_group,
+        group,
+        group.count as u32,
+        PATIENCE_NS,
+    ))
 }
 
 /// The path of a group on which a packet from `peer` goes on now. What a fellow brought never goes to a fellow:
@@ -134,7 +140,12 @@ pub(crate) fn path_on(path_group: u32, peer: &Peer) -> Result<&'static Path, Dro
     if count == 0 {
         return Err(DropReason::NoPath);
     }
-    path(health::choose(path_group, group, count as u32))
+    path(health::choose(
+        path_group,
+        group,
+        count as u32,
+        GATEWAY_PATIENCE_NS,
+    ))
 }
 
 /// The first path of a group that answers take, for its MTU.
