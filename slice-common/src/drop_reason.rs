@@ -105,6 +105,9 @@ drop_reasons! {
     33 Confined "confined":
         "A pod at isolation level Strict tried to reach somebody outside whom nothing names.";
         "Name them in isolation.toOutside or isolation.dns, or find out what the pod wants there.";
+    34 TooManyExchanges "too_many_exchanges":
+        "A pod began more new UDP or echo exchanges than its node remembers for one: 8,192 in a second.";
+        "Something scans or floods, or asks from a new port each time; reuse sockets, or find out which.";
     40 UnknownPeer "unknown_peer":
         "A tunnel packet came from an underlay address that is no configured peer.";
         "Add the node as a peer, or find out who sends to the tunnel port.";
@@ -197,6 +200,7 @@ mod tests {
             (31, "isolated"),
             (32, "bare_slice_address"),
             (33, "confined"),
+            (34, "too_many_exchanges"),
             (40, "unknown_peer"),
             (41, "bad_tunnel_header"),
             (42, "unknown_slice"),

@@ -12,6 +12,24 @@ pub const LIFETIME_NS: u64 = 60_000_000_000;
 /// lookup and not a write per packet.
 pub const REFRESH_AFTER_NS: u64 = 5_000_000_000;
 
+/// New exchanges that may begin at a pod in a second, in the long run: a sixteenth of what a node remembers.
+pub const NEW_PER_SECOND: u64 = 8192;
+/// New exchanges that may begin at once, after two seconds of none.
+pub const NEW_AT_ONCE: u64 = 16_384;
+const NEW_EVERY_NS: u64 = 1_000_000_000 / NEW_PER_SECOND;
+const AHEAD_NS: u64 = (NEW_AT_ONCE - 1) * NEW_EVERY_NS;
+
+/// Counts one more new exchange: when the next would be due at an even pace, or `None` if this one came too
+/// early. `due_ns` is what the last one returned, 0 before the first.
+#[inline(always)]
+pub const fn begun(due_ns: u64, now_ns: u64) -> Option<u64> {
+    if due_ns > now_ns.wrapping_add(AHEAD_NS) {
+        return None;
+    }
+    let from_ns = if due_ns > now_ns { due_ns } else { now_ns };
+    Some(from_ns.wrapping_add(NEW_EVERY_NS))
+}
+
 #[inline(always)]
 pub const fn expiry_ns(now_ns: u64) -> u64 {
     now_ns.wrapping_add(LIFETIME_NS)

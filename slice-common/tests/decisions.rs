@@ -13,6 +13,37 @@ fn address() -> impl Strategy<Value = Address> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// However new exchanges are spread, no window has more than what may begin at once and the pace allow;
+    /// whoever keeps to the pace is never refused.
+    #[test]
+    fn new_exchanges_keep_to_their_share(
+        start_ns in 0u64..1 << 60, gaps_ns in prop::collection::vec(0u64..20_000, 40_000),
+        even_ns in 1_000_000_000 / reply::NEW_PER_SECOND..1 << 40,
+    ) {
+        let (mut due_ns, mut now_ns, mut begun) = (0, start_ns, Vec::new());
+        for gap_ns in &gaps_ns {
+            now_ns += gap_ns;
+            if let Some(next_ns) = reply::begun(due_ns, now_ns) {
+                due_ns = next_ns;
+                begun.push(now_ns);
+            }
+        }
+        prop_assert!(begun.len() as u64 >= reply::NEW_AT_ONCE, "the burst is there");
+        for (at, from_ns) in begun.iter().enumerate().step_by(97) {
+            let window_ns = begun[begun.len() - 1] - from_ns;
+            let most = reply::NEW_AT_ONCE + window_ns * reply::NEW_PER_SECOND / 1_000_000_000 + 1;
+            prop_assert!((begun.len() - at) as u64 <= most);
+        }
+        for _ in 0..100 {
+            now_ns = now_ns.max(due_ns) + even_ns;
+            due_ns = reply::begun(due_ns, now_ns).expect("at an even pace");
+        }
+    }
+}
+
+proptest! {
     #[test]
     fn mapping_out_and_back_in_is_the_identity(pod in address(), slice in address()) {
         let pair = AddressPair { pod, slice };

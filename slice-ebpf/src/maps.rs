@@ -10,9 +10,9 @@ use aya_ebpf::programs::TcContext;
 use slice_common::address::Address;
 use slice_common::layout::{
     CalledProgram, Capacity, Class, ClassKey, Counter, CounterKey, DropKey, Endpoint, FLOW_WORDS,
-    FirstFragment, Flow, FlowKey, FragmentKey, LearntMtu, LocalEndpoint, LocalKey, OutsideEntry,
-    OutsideKey, Path, PathEnds, PathGroup, PathHealth, Peer, PolicyEntry, PolicyKey, Probes,
-    ReplyKey, Route, RouteKey, Settings, Slice,
+    FirstFragment, Flow, FlowKey, FragmentKey, LearntMtu, LocalEndpoint, LocalKey, NewExchangesKey,
+    OutsideEntry, OutsideKey, Path, PathEnds, PathGroup, PathHealth, Peer, PolicyEntry, PolicyKey,
+    Probes, ReplyKey, Route, RouteKey, Settings, Slice,
 };
 
 // Written by the agent.
@@ -59,6 +59,13 @@ static OUTSIDE: ArrayOfMaps<LpmTrie<OutsideKey, OutsideEntry, { Capacity::OUTSID
 
 #[btf_map]
 static REPLIES: LruHashMap<ReplyKey, u64, { Capacity::REPLIES }> = LruHashMap::new();
+
+// Written here: when the next new exchange of a pod would be due, if it kept to its share. What is given up
+// is a pod that began nothing for long, and its share is whole again anyway.
+
+#[btf_map]
+static NEW_EXCHANGES: LruHashMap<NewExchangesKey, u64, { Capacity::NEW_EXCHANGES }> =
+    LruHashMap::new();
 
 // Written here: what the first fragment of a datagram says for all of them.
 
@@ -241,6 +248,27 @@ pub(crate) fn set_reply_expiry(key: &ReplyKey, expiry_ns: u64) {
         Some(slot) => unsafe { slot.write_volatile(expiry_ns) },
         None => {
             let _no_memory = REPLIES.insert(key, expiry_ns, KEY_ANY);
+        }
+    }
+}
+
+/// 0: nothing is known of it.
+#[inline(always)]
+pub(crate) fn new_exchange_due_ns(beginner: &NewExchangesKey) -> u64 {
+    match NEW_EXCHANGES.get_ptr(beginner) {
+        // SAFETY: one aligned 64-bit load.
+        Some(due) => unsafe { due.read_volatile() },
+        None => 0,
+    }
+}
+
+#[inline(always)]
+pub(crate) fn set_new_exchange_due(beginner: &NewExchangesKey, due_ns: u64) {
+    match NEW_EXCHANGES.get_ptr_mut(beginner) {
+        // SAFETY: one aligned 64-bit store; a lost race lets one more pass.
+        Some(slot) => unsafe { slot.write_volatile(due_ns) },
+        None => {
+            let _no_memory = NEW_EXCHANGES.insert(beginner, due_ns, KEY_ANY);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Who is here, and where an address leads.
 
-use super::layout;
+use super::{OutsideWay, layout};
 use crate::address::Address;
 
 layout! {
@@ -150,6 +150,33 @@ impl Settings {
             Some(next) => next,
             None => 1,
         }
+    }
+}
+
+layout! {
+    /// Key of `NEW_EXCHANGES` (value: when the next one would be due, in kernel nanoseconds): who begins
+    /// exchanges.
+    pub struct NewExchangesKey: 8 {
+        /// Of the pod.
+        pub ifindex: u32,
+        /// [`OutsideWay`]: what the pod begins, or what others outside begin with it.
+        pub way: u32,
+    }
+}
+
+impl NewExchangesKey {
+    /// What the pod begins.
+    #[inline(always)]
+    pub const fn of(ifindex: u32) -> Self {
+        let way = OutsideWay::Out.number() as u32;
+        Self { ifindex, way }
+    }
+
+    /// What others outside begin with the pod.
+    #[inline(always)]
+    pub const fn at(ifindex: u32) -> Self {
+        let way = OutsideWay::In.number() as u32;
+        Self { ifindex, way }
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) const fn of_all_layouts() -> u64 {
         Slice::SHAPE,
         Settings::SHAPE,
         ReplyKey::SHAPE,
+        NewExchangesKey::SHAPE,
         Peer::SHAPE,
         PathGroup::SHAPE,
         Path::SHAPE,

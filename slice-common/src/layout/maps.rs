@@ -19,6 +19,7 @@ impl Capacity {
     pub const CLASSES: usize = 8192;
     pub const OUTSIDE: usize = 8192;
     pub const REPLIES: usize = 131_072;
+    pub const NEW_EXCHANGES: usize = 2 * Self::ENDPOINTS;
     pub const FRAGMENTS: usize = 16_384;
     pub const FLOWS: usize = 65_536;
     /// A power of two.
@@ -211,6 +212,13 @@ pub const MAPS: &[MapSpec] = &[
         Capacity::REPLIES,
         Writer::Kernel,
         "the exchange that was silent longest is forgotten",
+    ),
+    map::<NewExchangesKey, u64>(
+        "NEW_EXCHANGES",
+        MapKind::LruHash,
+        Capacity::NEW_EXCHANGES,
+        Writer::Kernel,
+        "a pod that began nothing for long has its whole share again",
     ),
     map::<FragmentKey, FirstFragment>(
         "FRAGMENTS",

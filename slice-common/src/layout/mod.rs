@@ -15,7 +15,8 @@ mod policy;
 
 pub use counters::{Counter, CounterKey, Direction, DropKey};
 pub use delivery::{
-    Endpoint, LocalEndpoint, LocalKey, ReplyKey, Route, RouteKey, RouteKind, Settings, Slice,
+    Endpoint, LocalEndpoint, LocalKey, NewExchangesKey, ReplyKey, Route, RouteKey, RouteKind,
+    Settings, Slice,
 };
 pub use flows::{Door, FLOW_WORDS, Flow, FlowKey};
 pub use maps::{CalledProgram, Capacity, MAPS, MapKind, MapSpec, Writer};
@@ -29,10 +30,10 @@ pub use policy::{
 
 /// Names the pin directory. Raise it when [`FINGERPRINT`] changes: an agent of another layout then
 /// starts with its own maps instead of misreading these.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// What the layouts of [`LAYOUT_VERSION`] hash to.
-pub const FINGERPRINT: u64 = 10_414_261_900_699_630_581;
+pub const FINGERPRINT: u64 = 13_710_848_026_763_521_922;
 
 // A changed layout fails here, and the compiler's message has the new value: raise LAYOUT_VERSION and
 // put it into FINGERPRINT.

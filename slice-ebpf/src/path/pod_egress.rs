@@ -3,7 +3,7 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Direction, Endpoint, Flow, Settings};
+use slice_common::layout::{Direction, Endpoint, Flow, NewExchangesKey, Settings};
 use slice_common::policy::Ground;
 use slice_common::wire::ETHERNET_BYTES;
 use slice_common::wire::ipv4::Ipv4Header;
@@ -40,7 +40,7 @@ fn try_pod_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
         Some((headers, flow)) => {
             trace.slice = flow.slice;
             integrity::check(packet, &ip, ETHERNET_BYTES)?;
-            policy::expect_reply(flow.slice, flow.slice_source, &headers);
+            policy::begin_exchange(packet, flow.slice, flow.slice_source, &headers)?;
             Some((headers, flow))
         }
         None => judge(packet, ip, &settings, trace)?.map(|(headers, flow)| {
@@ -117,7 +117,7 @@ fn judge(
             ground = Some(policy::judge(&judged)?);
         }
         if ground == Some(Ground::ForwardRule) {
-            policy::expect_reply(endpoint.slice, source, &headers);
+            policy::begin_exchange(packet, endpoint.slice, source, &headers)?;
         }
         let class = classify::class(endpoint.slice, &judged.transport);
         fragment::remember_first(&conversation, &ip, class);
@@ -234,8 +234,8 @@ fn go_outside(
     if ip.is_later_fragment() || !is_confined && !may_ask {
         return Ok(());
     }
+    trace.slice = endpoint.slice;
     if is_confined {
-        trace.slice = endpoint.slice;
         ip.check(packet.len().saturating_sub(ETHERNET_BYTES))?;
         integrity::check(packet, &ip, ETHERNET_BYTES)?;
     }
@@ -248,7 +248,7 @@ fn go_outside(
         return Err(DropReason::Confined);
     }
     if may_ask {
-        outside::remember_question(&headers);
+        outside::remember_question(&headers, &NewExchangesKey::of(packet.ifindex()))?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
+use slice_common::layout::NewExchangesKey;
 use slice_common::wire::ETHERNET_BYTES;
 
 use crate::packet::Packet;
@@ -56,7 +57,10 @@ fn try_pod_ingress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropRea
     // It answers the pod, is named as one who may begin, or tells what became of the pod's own packet.
     match parse::transport(packet, ip, ETHERNET_BYTES) {
         Ok(headers) if outside::is_invited(&headers) => Ok(Verdict::Untouched),
-        Ok(headers) if outside::is_admitted(endpoint, &headers) => Ok(Verdict::Untouched),
+        Ok(headers) if outside::is_admitted(endpoint, &headers) => {
+            outside::remember_question(&headers, &NewExchangesKey::at(packet.ifindex()))?;
+            Ok(Verdict::Untouched)
+        }
         Ok(headers) if outside::is_error(&headers) => {
             outside::check_error_quotes_pod(packet, &ip, ETHERNET_BYTES, endpoint)?;
             Ok(Verdict::Untouched)

@@ -6,7 +6,7 @@
 
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Endpoint, OutsideKey, OutsideWay, ReplyKey};
+use slice_common::layout::{Endpoint, NewExchangesKey, OutsideKey, OutsideWay, ReplyKey};
 use slice_common::policy::{Ground, PacketKind};
 use slice_common::reply;
 use slice_common::wire::ipv4::{HEADER_BYTES, Ipv4Header, SOURCE_OFFSET};
@@ -29,12 +29,17 @@ pub(crate) fn may_ask(packet: Packet, endpoint: &Endpoint, ip: &Ipv4Header) -> b
             .is_ok()
 }
 
-/// Notes what a pod sends to the outside, so that the answer finds its way in.
+/// Notes what a pod sends to the outside, so that the answer finds its way in; or what somebody outside who
+/// may begin sends to it, so that the pod's answer finds its way out.
 #[inline(always)]
-pub(crate) fn remember_question(headers: &Headers) {
+pub(crate) fn remember_question(
+    headers: &Headers,
+    beginner: &NewExchangesKey,
+) -> Result<(), DropReason> {
     if headers.transport.kind.leaves_reply_record() {
-        replies::remember(&record(headers, reply::key_of_answer));
+        replies::begin(&record(headers, reply::key_of_answer), beginner)?;
     }
+    Ok(())
 }
 
 /// Whether the pod may begin nothing outside but what is named.
@@ -62,7 +67,7 @@ pub(crate) fn may_leave(endpoint: &Endpoint, headers: &Headers) -> bool {
         || is_named(endpoint, OutsideWay::Out, destination, &headers.transport)
 }
 
-/// Whether somebody outside may begin this; the pod's answer is noted then, for its way out.
+/// Whether somebody outside may begin this.
 #[inline(always)]
 pub(crate) fn is_admitted(endpoint: &Endpoint, headers: &Headers) -> bool {
     let transport = &headers.transport;
@@ -70,11 +75,7 @@ pub(crate) fn is_admitted(endpoint: &Endpoint, headers: &Headers) -> bool {
         transport.kind,
         PacketKind::TcpOpen | PacketKind::Datagram | PacketKind::EchoRequest
     );
-    let is_admitted = begins && is_named(endpoint, OutsideWay::In, headers.ip.source(), transport);
-    if is_admitted {
-        remember_question(headers);
-    }
-    is_admitted
+    begins && is_named(endpoint, OutsideWay::In, headers.ip.source(), transport)
 }
 
 /// A name for the port goes before one for all of them; which of the two does not matter.

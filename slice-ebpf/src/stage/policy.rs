@@ -2,11 +2,12 @@
 
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::PolicyKey;
+use slice_common::layout::{NewExchangesKey, PolicyKey};
 use slice_common::policy::{Ground, allows};
 use slice_common::reply;
 use slice_common::wire::transport::Transport;
 
+use crate::packet::Packet;
 use crate::stage::parse::Headers;
 use crate::{maps, replies};
 
@@ -55,7 +56,23 @@ pub(crate) fn judge(conversation: &Conversation) -> Result<Ground, DropReason> {
     Err(DropReason::PolicyDenied)
 }
 
-/// Notes a UDP or echo packet that the forward rule let pass, for its reply.
+/// Notes a UDP or echo packet of a pod of this node that the forward rule let pass, for its reply.
+#[inline(always)]
+pub(crate) fn begin_exchange(
+    packet: Packet,
+    slice: u32,
+    source: Address,
+    sent: &Headers,
+) -> Result<(), DropReason> {
+    if sent.transport.kind.leaves_reply_record() {
+        let destination = sent.ip.destination();
+        let answer = reply::key_of_answer(slice, source, destination, &sent.transport);
+        replies::begin(&answer, &NewExchangesKey::of(packet.ifindex()))?;
+    }
+    Ok(())
+}
+
+/// Notes a UDP or echo packet of another node that the forward rule let pass, for its reply.
 #[inline(always)]
 pub(crate) fn expect_reply(slice: u32, source: Address, sent: &Headers) {
     if sent.transport.kind.leaves_reply_record() {

@@ -3,7 +3,9 @@
 use anyhow::{Context, Result};
 use aya::programs::SchedClassifier;
 use aya::{TestRun as _, TestRunOptions};
-use slice_common::layout::{FirstFragment, FragmentKey, LearntMtu, PathEnds, PathHealth, ReplyKey};
+use slice_common::layout::{
+    FirstFragment, FragmentKey, LearntMtu, NewExchangesKey, PathEnds, PathHealth, ReplyKey,
+};
 
 use super::input::Input;
 use crate::testrun::exchange::{
@@ -109,6 +111,9 @@ pub(super) fn set_records(
 ) -> Result<()> {
     for key in present.replies.keys() {
         world.remove::<ReplyKey, u64>("REPLIES", *key)?;
+    }
+    for key in present.new_exchanges.keys() {
+        world.remove::<NewExchangesKey, u64>("NEW_EXCHANGES", *key)?;
     }
     for key in present.fragments.keys() {
         world.remove::<FragmentKey, FirstFragment>("FRAGMENTS", *key)?;

@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use slice_agent::apply::maps::Maps;
 use slice_common::address::Address;
 use slice_common::layout::{
-    Class, ClassKey, Endpoint, FirstFragment, FragmentKey, LocalEndpoint, LocalKey, OutsideEntry,
-    OutsideKey, Path, PathGroup, Peer, PolicyEntry, PolicyKey, Probes, ReplyKey, Route, RouteKey,
-    Settings, Slice,
+    Class, ClassKey, Endpoint, FirstFragment, FragmentKey, LocalEndpoint, LocalKey,
+    NewExchangesKey, OutsideEntry, OutsideKey, Path, PathGroup, Peer, PolicyEntry, PolicyKey,
+    Probes, ReplyKey, Route, RouteKey, Settings, Slice,
 };
 
 use crate::fuzz::Tables;
@@ -67,6 +67,12 @@ pub(super) fn of_node(
 pub(super) fn forget(maps: &Maps) -> Result<()> {
     for key in maps.entries::<ReplyKey, u64>("REPLIES")?.keys() {
         maps.remove::<ReplyKey, u64>("REPLIES", *key)?;
+    }
+    for key in maps
+        .entries::<NewExchangesKey, u64>("NEW_EXCHANGES")?
+        .keys()
+    {
+        maps.remove::<NewExchangesKey, u64>("NEW_EXCHANGES", *key)?;
     }
     for key in maps
         .entries::<FragmentKey, FirstFragment>("FRAGMENTS")?

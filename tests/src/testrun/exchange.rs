@@ -1,5 +1,6 @@
 //! One packet through one program, and everything that came of it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use aya::programs::SchedClassifier;
 use aya::{TestRun as _, TestRunOptions};
 use slice_common::drop_reason::DropReason;
 use slice_common::layout::{
-    Counter, CounterKey, Direction, DropKey, FirstFragment, FragmentKey, PathEnds, ReplyKey,
+    Counter, CounterKey, Direction, DropKey, FirstFragment, FragmentKey, NewExchangesKey, PathEnds,
+    ReplyKey,
 };
 use slice_common::reply;
 
@@ -380,7 +382,13 @@ impl Sent<'_> {
         };
         let after = State::read(self.world.object())?;
         let latest_ns = kernel_time_ns()?;
-        let change = before.change_to(&after);
+        let mut change = before.change_to(&after);
+        let began = std::mem::take(&mut change.began);
+        let expected = self.who_began(&before, &change)?;
+        if began != expected {
+            let why = format!("new exchanges of {began:?}, not of {expected:?}");
+            change.impossible.push(why);
+        }
         let in_time = reply::expiry_ns(earliest_ns)..=reply::expiry_ns(latest_ns);
         let late = |key: &&ReplyKey| {
             !after
@@ -398,6 +406,16 @@ impl Sent<'_> {
             late_replies,
             took,
         })
+    }
+
+    /// Every new record is counted against the pod that it was made at.
+    fn who_began(&self, before: &State, change: &Change) -> Result<BTreeSet<NewExchangesKey>> {
+        let is_new = |key: &ReplyKey| !before.replies.contains_key(key);
+        if !change.remembered.iter().any(is_new) {
+            return Ok(BTreeSet::new());
+        }
+        let ifindex = self.world.ifindex(self.device)?;
+        Ok(beginner(self.program, ifindex).into_iter().collect())
     }
 
     fn run_in_traffic_control(&self) -> Result<Ended> {
@@ -451,6 +469,15 @@ impl Sent<'_> {
             context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
         }
         context
+    }
+}
+
+/// Whose share a new record at a program is taken from: of nobody here if it came from another node.
+pub(crate) fn beginner(program: Program, ifindex: u32) -> Option<NewExchangesKey> {
+    match program {
+        Program::PodEgress => Some(NewExchangesKey::of(ifindex)),
+        Program::PodIngress => Some(NewExchangesKey::at(ifindex)),
+        _ => None,
     }
 }
 

@@ -8,13 +8,14 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, PerCpuHashMap};
 use slice_common::drop_reason::DropReason;
 use slice_common::layout::{
-    Counter, CounterKey, DropKey, FirstFragment, FragmentKey, LearntMtu, MAPS, PathEnds,
-    PathHealth, ReplyKey, Writer,
+    Counter, CounterKey, DropKey, FirstFragment, FragmentKey, LearntMtu, MAPS, NewExchangesKey,
+    PathEnds, PathHealth, ReplyKey, Writer,
 };
 
 /// The maps that this file reads; a new one that programs write must be added here.
-const READ_HERE: [&str; 8] = [
+const READ_HERE: [&str; 9] = [
     "REPLIES",
+    "NEW_EXCHANGES",
     "FRAGMENTS",
     "PATH_MTU",
     "PATH_MTU_UNTIL",
@@ -33,6 +34,8 @@ pub struct State {
     pub drops: BTreeMap<DropKey, u64>,
     /// Expiry in kernel nanoseconds.
     pub replies: BTreeMap<ReplyKey, u64>,
+    /// When the next would be due, in kernel nanoseconds.
+    pub new_exchanges: BTreeMap<NewExchangesKey, u64>,
     pub fragments: BTreeMap<FragmentKey, FirstFragment>,
     pub path_mtu: BTreeMap<PathEnds, LearntMtu>,
     /// Kernel nanoseconds; 0: nothing is learnt.
@@ -61,6 +64,8 @@ pub struct Change {
     pub dropped: BTreeMap<DropKey, u64>,
     /// Records that were written or written anew.
     pub remembered: BTreeSet<ReplyKey>,
+    /// Pods whose share of new exchanges became smaller.
+    pub began: BTreeSet<NewExchangesKey>,
     /// First fragments that were noted, or noted in another way.
     pub first_fragments: BTreeMap<FragmentKey, FirstFragment>,
     /// Paths that turned out to take no more than so many bytes.
@@ -112,6 +117,11 @@ impl State {
             let (key, expiry_ns) = entry.context("REPLIES")?;
             state.replies.insert(key, expiry_ns);
         }
+        let due: HashMap<_, NewExchangesKey, u64> = map(object, "NEW_EXCHANGES")?.try_into()?;
+        for entry in due.iter() {
+            let (key, due_ns) = entry.context("NEW_EXCHANGES")?;
+            state.new_exchanges.insert(key, due_ns);
+        }
         let fragments: HashMap<_, FragmentKey, FirstFragment> =
             map(object, "FRAGMENTS")?.try_into()?;
         for entry in fragments.iter() {
@@ -153,6 +163,11 @@ impl State {
         let mut replies: HashMap<_, ReplyKey, u64> = map_mut(object, "REPLIES")?.try_into()?;
         for key in state.replies.keys() {
             replies.remove(key).context("REPLIES")?;
+        }
+        let mut due: HashMap<_, NewExchangesKey, u64> =
+            map_mut(object, "NEW_EXCHANGES")?.try_into()?;
+        for key in state.new_exchanges.keys() {
+            due.remove(key).context("NEW_EXCHANGES")?;
         }
         let mut fragments: HashMap<_, FragmentKey, FirstFragment> =
             map_mut(object, "FRAGMENTS")?.try_into()?;
@@ -215,6 +230,11 @@ impl State {
                 change.remembered.insert(*key);
             }
         }
+        for (key, due_ns) in &later.new_exchanges {
+            if self.new_exchanges.get(key) != Some(due_ns) {
+                change.began.insert(*key);
+            }
+        }
         for key in self
             .replies
             .keys()
@@ -271,6 +291,9 @@ impl Change {
         }
         for key in &self.remembered {
             let _ = writeln!(text, "  remembered {key:?}");
+        }
+        for key in &self.began {
+            let _ = writeln!(text, "  began {key:?}");
         }
         for (key, first) in &self.first_fragments {
             let _ = writeln!(text, "  noted {key:?}: {first:?}");

@@ -294,6 +294,17 @@ fn questions_without_end(lab: &Lab) -> Result<()> {
     };
     let lasting = Mailbox::open(&kafka_0.netns, OPEN_PORT)?;
     exchange(&lasting)?;
+    let patient = Mailbox::open(&kafka_0.netns, OPEN_PORT + 2)?;
+    patient.send(address, b"a question that takes long")?;
+    let (asker, _) = at_stranger.receive()?;
+    let too_many = || -> Result<u64> {
+        let of = ["east-1", "shop", "too_many_exchanges"].map(str::to_owned);
+        Ok(drops_at(lab, &["east-1"])?
+            .get(&of.into())
+            .copied()
+            .unwrap_or(0))
+    };
+    let before = too_many()?;
     // More exchanges than the node can remember, all of one pod.
     let mut questions = 0;
     for source_port in OPEN_PORT.. {
@@ -309,8 +320,15 @@ fn questions_without_end(lab: &Lab) -> Result<()> {
             }
         }
     }
+    ensure!(
+        too_many()? > before,
+        "{questions} questions, and none too many"
+    );
     exchange(&lasting)?;
-    exchange(&Mailbox::open(&kafka_0.netns, OPEN_PORT + 1)?)
+    exchange(&Mailbox::open(&kafka_0.netns, OPEN_PORT + 1)?)?;
+    // Nor is one forgotten that nothing was heard of since.
+    at_stranger.send((*asker.ip(), asker.port()), b"at last")?;
+    same("UDP", &patient.receive()?.1, &b"at last".to_vec())
 }
 
 fn node_itself(lab: &Lab) -> Result<()> {

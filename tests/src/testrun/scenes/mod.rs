@@ -63,7 +63,8 @@ pub fn scenes() -> Vec<Scene> {
             node_without_configuration;
         replies: datagram_answer_needs_a_question echo_answer_needs_a_question
             echo_request_is_no_answer
-            busy_exchange_is_noted_once answer_to_another_port_is_denied;
+            busy_exchange_is_noted_once answer_to_another_port_is_denied
+            drop_too_many_exchanges others_may_begin_so_many_with_a_pod;
         outside: connection_begun_by_the_pod_is_answered node_may_reach_its_pods
             masqueraded_stranger_is_not_the_node question_in_anothers_name_is_not_noted
             neither_broadcast_nor_tag_gets_around_isolation

@@ -2,11 +2,13 @@
 
 use anyhow::Result;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::Direction;
+use slice_common::layout::{Direction, NewExchangesKey};
+use slice_common::reply;
 
 use super::{from_pod, on_wire, tunnel_in, tunnel_out};
-use crate::packet::{Icmp, Ipv4, Udp};
+use crate::packet::{Icmp, Ipv4, Tcp, Udp};
 use crate::testrun::actors::*;
+use crate::testrun::exchange::kernel_time_ns;
 use crate::testrun::{Expected, Program, World};
 
 fn to_client(packet: fn(Ipv4) -> Ipv4) -> Ipv4 {
@@ -140,4 +142,110 @@ pub(super) fn answer_to_another_port_is_denied(world: &mut World) -> Result<()> 
             .expect(Expected::dropped(KAFKA.id, DropReason::PolicyDenied))?;
     }
     Ok(())
+}
+
+/// From here on the pod has its share of new exchanges for the next minute behind it.
+fn exhaust(world: &mut World, beginner: NewExchangesKey) -> Result<()> {
+    let minute_ns = 60_000_000_000;
+    let due_ns = kernel_time_ns()? + reply::NEW_AT_ONCE * 1_000_000_000 / reply::NEW_PER_SECOND;
+    world.insert("NEW_EXCHANGES", beginner, due_ns + minute_ns)
+}
+
+/// To its slice and to the outside alike; what goes on goes on, and so do connections and other pods.
+pub(super) fn drop_too_many_exchanges(world: &mut World) -> Result<()> {
+    let pod = KAFKA_0.pod_address;
+    let datagram = |from, to, port| from_pod(&Ipv4::between(from, to).udp(Udp::new(port, 5201)));
+    let ping = |to, id| from_pod(&Ipv4::between(pod, to).icmp(Icmp::echo_request(id, 1)));
+    let refused = Expected::dropped(KAFKA.id, DropReason::TooManyExchanges);
+    let known = [datagram(pod, KAFKA_1, 6000), datagram(pod, STRANGER, 6000)];
+    for frame in &known {
+        world
+            .send("control", Program::PodEgress, KAFKA_0.device, frame.clone())
+            .accepted()?;
+    }
+    let beginner = NewExchangesKey::of(world.ifindex(KAFKA_0.device)?);
+    exhaust(world, beginner)?;
+    for (what, frame) in [
+        ("datagram", datagram(pod, KAFKA_1, 6001)),
+        ("ping", ping(KAFKA_1, 7)),
+        ("datagram to the outside", datagram(pod, STRANGER, 6001)),
+        ("ping to the outside", ping(STRANGER, 7)),
+    ] {
+        world
+            .send(what, Program::PodEgress, KAFKA_0.device, frame)
+            .expect(refused.clone())?;
+    }
+    for frame in known {
+        world
+            .send("goes on", Program::PodEgress, KAFKA_0.device, frame)
+            .accepted()?;
+    }
+    let connection = Ipv4::between(pod, KAFKA_1).tcp(Tcp::new(40_000, 9092).syn());
+    world
+        .send(
+            "a connection",
+            Program::PodEgress,
+            KAFKA_0.device,
+            from_pod(&connection),
+        )
+        .accepted()?;
+    let from_peer = from_client(|ip| ip.udp(Udp::new(6002, 5201)));
+    world
+        .send(
+            "what a peer begins",
+            Program::UnderlayIngress,
+            NIC,
+            from_peer,
+        )
+        .accepted()?;
+    world
+        .send(
+            "another pod",
+            Program::PodEgress,
+            ANALYTICS_2.device,
+            datagram(ANALYTICS_2.pod_address, STRANGER, 6001),
+        )
+        .accepted()?;
+    // The share grows back.
+    let due_ns = kernel_time_ns()?;
+    world.insert("NEW_EXCHANGES", beginner, due_ns)?;
+    world
+        .send(
+            "later",
+            Program::PodEgress,
+            KAFKA_0.device,
+            datagram(pod, KAFKA_1, 6001),
+        )
+        .accepted()
+}
+
+/// What strangers begin with a pod is counted apart: they cannot use up what the pod may begin.
+pub(super) fn others_may_begin_so_many_with_a_pod(world: &mut World) -> Result<()> {
+    let question = |port| {
+        let packet = Ipv4::between(STRANGER, KAFKA_0.pod_address).udp(Udp::new(port, 4000));
+        packet.frame(KAFKA_0.mac, super::HOST_SIDE)
+    };
+    world
+        .send("control", Program::PodIngress, KAFKA_0.device, question(1))
+        .came_in_by(NIC)
+        .accepted()?;
+    let ifindex = world.ifindex(KAFKA_0.device)?;
+    exhaust(world, NewExchangesKey::at(ifindex))?;
+    world
+        .send("one more", Program::PodIngress, KAFKA_0.device, question(2))
+        .came_in_by(NIC)
+        .expect(Expected::dropped(KAFKA.id, DropReason::TooManyExchanges))?;
+    world
+        .send("goes on", Program::PodIngress, KAFKA_0.device, question(1))
+        .came_in_by(NIC)
+        .accepted()?;
+    let own = Ipv4::between(KAFKA_0.pod_address, STRANGER).udp(Udp::new(6000, 53));
+    world
+        .send(
+            "the pod's own",
+            Program::PodEgress,
+            KAFKA_0.device,
+            from_pod(&own),
+        )
+        .accepted()
 }
