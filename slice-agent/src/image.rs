@@ -220,6 +220,28 @@ pub struct NodeImage {
     pub attachments: BTreeSet<Attachment>,
 }
 
+impl NodeImage {
+    /// The same without pods whose interfaces are gone.
+    pub fn without_vanished(&self, facts: &HostFacts) -> Self {
+        let interfaces = facts.interfaces.values();
+        let present: BTreeSet<u32> = interfaces.map(|interface| interface.ifindex).collect();
+        let mut left = self.clone();
+        left.endpoints
+            .retain(|ifindex, _| present.contains(ifindex));
+        left.local.retain(|_, pod| present.contains(&pod.ifindex));
+        let pods: BTreeSet<Ipv4Addr> = left
+            .local
+            .values()
+            .map(|it| it.pod_address.into())
+            .collect();
+        left.ways_back.retain(|way| match way {
+            WayBack::To(_) => true,
+            WayBack::From(pod) => pods.contains(pod),
+        });
+        left
+    }
+}
+
 /// Names behind the numbers, for metrics and messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {

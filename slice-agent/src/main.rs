@@ -102,9 +102,9 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
     let observed = observe::node_image(&netlink, &pins, programs::Mechanism::probe()).await?;
     host::remember(&mut facts, &host::known_in(&observed));
     facts.filtered = observe::filtered(&pins)?;
-    let (wanted, names) = refuse(path, config::wanted(&configuration, &facts))?;
-    let missing = model::missing_interfaces(&configuration, &facts);
-    let changes = plan::plan(&observed, &wanted, &names);
+    let wanted = refuse(path, config::wanted(&configuration, &facts, &observed))?;
+    let missing = model::unserved(&configuration, &facts);
+    let changes = plan::plan(&observed, &wanted.image, &wanted.names);
     let mut text = match (changes.is_empty(), missing.is_empty()) {
         (false, _) => plan::render(&changes),
         (true, true) => {
@@ -117,6 +117,9 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
         text.push_str(&format!("NO EARLY DROP: on {interface}: {obstacle}\n"));
     }
     // Last, where it is read: the rest may be long.
+    for mismatch in &wanted.mismatches {
+        text.push_str(&format!("DOES NOT FIT: {mismatch}\n"));
+    }
     for (pod, error) in &missing {
         text.push_str(&format!("NOT SERVED: pod {}: {error}\n", pod.name));
     }

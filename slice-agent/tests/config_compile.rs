@@ -9,8 +9,8 @@ use config_support::apply::compiled;
 use config_support::{RIGHT, check_text, east_1, longest_match, right, right_but};
 use proptest::prelude::*;
 use slice_agent::compile::compile;
-use slice_agent::image::{Interface, LinkLayer, PortOwner, Program, TrieKey, WayBack};
-use slice_agent::model::{Validated, render};
+use slice_agent::image::{Interface, LinkLayer, NodeImage, PortOwner, Program, TrieKey, WayBack};
+use slice_agent::model::{Validated, render, validate_against};
 use slice_common::address::{Address, Port};
 use slice_common::layout::{Capacity, Class, ClassKey, LocalEndpoint, PolicyKey, RouteKey};
 
@@ -208,7 +208,8 @@ fn packets_for_tunnels_leave_by_no_interface_that_leads_out() {
         ["nic0", "other-pod"]
     );
     assert_eq!(guarded(&listed("guarded: []")), ["nic0"]);
-    let refusal = compile(&listed("guarded: [wg0]"), &facts).expect_err("is refused");
+    let refusal = validate_against(&listed("guarded: [wg0]"), &facts, &NodeImage::default());
+    let refusal = refusal.expect_err("is refused");
     let refused = "Node east/east-1, underlay.guarded[0]: packets of `wg0` have no Ethernet header, \
                    which our programs read; give an Ethernet interface\n";
     assert!(render(&refusal).ends_with(refused), "{}", render(&refusal));
@@ -282,22 +283,6 @@ fn a_native_slice_guards_the_remote_pods_and_maps_nothing() {
          slice shop overlaps 10.77.0.0/16 of slice kafka at node.yaml, document 2, Slice kafka, \
          spec.addressing.ranges; choose a range that holds no pod address"
     );
-}
-
-#[test]
-fn more_addresses_than_the_kernels_table_holds_are_refused() {
-    let mut facts = east_1();
-    let interface = facts.interfaces.get_mut("br0").expect("br0");
-    for number in 0..Capacity::NODE_ADDRESSES as u32 {
-        let address = Ipv4Addr::from(0xc0a8_0000 + number);
-        interface
-            .addresses
-            .insert(ipnet::Ipv4Net::new(address, 32).expect("a prefix"));
-    }
-    let errors = compile(&right(), &facts).expect_err("too many");
-    let message = render(&errors);
-    let expected = "addresses of this host, the limit is 16384; use fewer or larger ones";
-    assert!(message.contains(expected), "{message}");
 }
 
 /// Kube-proxy in IPVS mode gives the host an address for every service.

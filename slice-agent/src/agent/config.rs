@@ -73,12 +73,50 @@ pub fn read(path: &Path) -> Answer {
 }
 
 /// The state that a configuration asks for on this host.
+pub struct Wanted {
+    pub image: NodeImage,
+    pub names: Names,
+    /// In what the host does not fit: all of it is in force already, or holds nothing else up.
+    pub mismatches: Vec<ConfigError>,
+}
+
+/// The state that a new configuration asks for, where `in_force` is in force.
+///
+/// # Errors
+/// What would not fit the host, or the kernel's tables.
 pub fn wanted(
     configuration: &Validated,
     facts: &HostFacts,
-) -> Result<(NodeImage, Names), Vec<ConfigError>> {
-    model::validate_against(configuration, facts)?;
-    compile::compile(configuration, facts)
+    in_force: &NodeImage,
+) -> Result<Wanted, Vec<ConfigError>> {
+    let mismatches = model::validate_against(configuration, facts, in_force)?;
+    compiled(configuration, facts, mismatches)
+}
+
+/// The state that a configuration asks for that was accepted earlier, whatever became of the host since.
+///
+/// # Errors
+/// None that was not there when it was accepted.
+pub fn still_wanted(
+    configuration: &Validated,
+    facts: &HostFacts,
+) -> Result<Wanted, Vec<ConfigError>> {
+    let mismatches = model::mismatches(configuration, facts);
+    compiled(configuration, facts, mismatches)
+}
+
+fn compiled(
+    configuration: &Validated,
+    facts: &HostFacts,
+    mut mismatches: Vec<ConfigError>,
+) -> Result<Wanted, Vec<ConfigError>> {
+    let (image, names) = compile::compile(configuration, facts)?;
+    mismatches.extend(compile::left_out(configuration, facts));
+    Ok(Wanted {
+        image,
+        names,
+        mismatches,
+    })
 }
 
 fn validate(texts: &Result<Texts, Vec<ConfigError>>) -> Answer {

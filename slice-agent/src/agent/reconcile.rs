@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::config::{self, Watched};
+use super::config::{self, Wanted, Watched};
 use super::prober::Prober;
 use super::schedule::{Look, Schedule};
 use super::status::Status;
@@ -34,9 +34,11 @@ pub(super) struct Reconciler {
     prober: Prober,
     /// Whether the last plan was carried out and nothing is left to do.
     converged: bool,
-    /// The host mismatch reported last, so that it is reported once.
+    /// Why the candidate was refused last, so that it is reported once.
     reported: Vec<ConfigError>,
-    /// The interfaces of endpoints that are not there, with the pods' names.
+    /// In what the host does not fit the configuration in force.
+    mismatches: Vec<ConfigError>,
+    /// The interfaces of endpoints that are not there or will not do, with the pods' names.
     missing: BTreeMap<String, String>,
     /// The hooks where programs of others run before ours.
     preceded: Vec<String>,
@@ -57,6 +59,7 @@ impl Reconciler {
             prober,
             converged: false,
             reported: Vec::new(),
+            mismatches: Vec::new(),
             missing: BTreeMap::new(),
             preceded: Vec::new(),
             no_early_drop: None,
@@ -87,7 +90,8 @@ impl Reconciler {
                 // What was not yet accepted is gone from the source now.
                 self.candidate = None;
                 self.refuse(&errors);
-                None
+                // What an earlier agent left is looked at without one.
+                self.accepted.is_none().then_some(Look::Everything)
             }
             None => None,
         };
@@ -113,16 +117,28 @@ impl Reconciler {
         host::remember(&mut facts, &host::known_in(&observed));
         facts.filtered = observe::filtered(self.dataplane.pins())?;
         self.facts = facts;
-        let wanted = self.wanted();
+        let wanted = self.wanted(&observed);
         self.note_missing();
         self.ask_neighbours().await;
-        if let Some((wanted, names)) = wanted {
-            self.converge(observed, &wanted, &names).await?;
-            if self.converged {
-                self.prober.watch(&wanted);
-            }
+        let Some(Wanted { image, names, .. }) = wanted else {
+            self.remove_vanished(&observed).await;
+            return Ok(());
+        };
+        self.converge(observed, &image, &names).await?;
+        if self.converged {
+            self.prober.watch(&image);
         }
         Ok(())
+    }
+
+    /// What an earlier agent left is kept while there is no configuration that is right, but for pods that are
+    /// gone: somebody else may get their interface's number, or their address.
+    async fn remove_vanished(&mut self, observed: &NodeImage) {
+        let left = observed.without_vanished(&self.facts);
+        let changes = plan(observed, &left, &Names::default());
+        if !changes.is_empty() && self.carry_out(&changes).await.is_empty() {
+            tracing::info!("removed pods whose interfaces are gone");
+        }
     }
 
     /// Some sandboxes take only frames with their own link-layer address: asks for those that are
@@ -152,14 +168,15 @@ impl Reconciler {
         }
     }
 
-    /// The state to reach: that of the newest configuration which fits the host.
-    fn wanted(&mut self) -> Option<(NodeImage, Names)> {
+    /// The state to reach: that of the newest configuration which fits the host, or once did.
+    fn wanted(&mut self, observed: &NodeImage) -> Option<Wanted> {
         if let Some(candidate) = &self.candidate {
-            match config::wanted(candidate, &self.facts) {
+            match config::wanted(candidate, &self.facts, observed) {
                 Ok(wanted) => {
                     self.accepted = self.candidate.take();
                     self.reported.clear();
                     self.status.update(|state| state.config_valid = true);
+                    self.note_mismatches(&wanted.mismatches);
                     return Some(wanted);
                 }
                 Err(errors) if errors != self.reported => {
@@ -169,24 +186,29 @@ impl Reconciler {
                 Err(_) => {}
             }
         }
-        match config::wanted(self.accepted.as_ref()?, &self.facts) {
+        match config::still_wanted(self.accepted.as_ref()?, &self.facts) {
             Ok(wanted) => {
-                if self.candidate.is_none() {
-                    self.reported.clear();
-                }
+                self.note_mismatches(&wanted.mismatches);
                 Some(wanted)
             }
             Err(errors) => {
-                if errors != self.reported && self.candidate.is_none() {
-                    report(&errors);
-                    self.reported.clone_from(&errors);
-                }
-                let text = "the host no longer fits the configuration; nothing is changed until \
-                            it does";
-                self.fail(text);
+                self.fail(&model::render(&errors));
                 None
             }
         }
+    }
+
+    /// Says in what the host does not fit (any more), or fits again.
+    fn note_mismatches(&mut self, now: &[ConfigError]) {
+        for error in now.iter().filter(|it| !self.mismatches.contains(it)) {
+            tracing::warn!("the host does not fit the configuration that is in force: {error}");
+        }
+        for error in self.mismatches.iter().filter(|it| !now.contains(it)) {
+            tracing::info!("no longer so: {error}");
+        }
+        self.mismatches = now.to_vec();
+        self.status
+            .update(|state| state.host_mismatches = now.len());
     }
 
     /// Says which interfaces of endpoints vanished, and which came (back).
@@ -195,7 +217,7 @@ impl Reconciler {
             return;
         };
         let before = std::mem::take(&mut self.missing);
-        for (endpoint, error) in model::missing_interfaces(configuration, &self.facts) {
+        for (endpoint, error) in model::unserved(configuration, &self.facts) {
             if !before.contains_key(&endpoint.interface) {
                 tracing::warn!(pod = %endpoint.name, "not served until its interface is there: {error}");
             }
@@ -313,6 +335,8 @@ impl Reconciler {
     /// What harms single pods or hooks on a node that is otherwise as configured.
     fn shortcomings(&self) -> Option<String> {
         let mut found = Vec::new();
+        let mismatches = self.mismatches.iter().map(ToString::to_string);
+        found.extend(mismatches);
         if !self.missing.is_empty() {
             found.push(format!(
                 "endpoints without an interface on this host: {} ({})",

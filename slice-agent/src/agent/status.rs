@@ -22,6 +22,8 @@ pub struct State {
     pub ready: bool,
     /// Why the kernel is not as the configuration wants it, if it is not.
     pub degraded: Option<String>,
+    /// In how much the host does not fit the configuration in force.
+    pub host_mismatches: usize,
     pub endpoints_without_interface: usize,
     pub hooks_preceded: usize,
     /// Whether the underlay interface's driver drops strangers' packets.
@@ -74,6 +76,7 @@ impl Status {
             apply_errors: 0,
             ready: false,
             degraded: None,
+            host_mismatches: 0,
             endpoints_without_interface: 0,
             hooks_preceded: 0,
             early_drop: false,

@@ -17,11 +17,12 @@ pub(super) fn guarded<'a>(
     let interfaces = facts.interfaces.iter();
     interfaces
         .filter(|(name, interface)| {
-            **name == node.underlay.interface
+            let is_wanted = **name == node.underlay.interface
                 || match &node.underlay.guarded {
                     Some(listed) => listed.contains(name),
                     None => leads_out(node, name, interface),
-                }
+                };
+            is_wanted && interface.link_layer == LinkLayer::Ethernet
         })
         .map(|(name, interface)| (name.as_str(), interface.ifindex))
 }
@@ -34,7 +35,5 @@ fn leads_out(node: &ValidatedNode, name: &str, interface: &Interface) -> bool {
         let mut addresses = interface.addresses.iter();
         interface.controller_ifindex == 0 && addresses.any(|net| net.prefix_len() < 32)
     };
-    interface.link_layer == LinkLayer::Ethernet
-        && (WIRED.contains(&interface.kind.as_str())
-            || interface.kind == VETH && is_uplink() && !is_pods())
+    WIRED.contains(&interface.kind.as_str()) || interface.kind == VETH && is_uplink() && !is_pods()
 }

@@ -5,10 +5,12 @@ mod classes;
 mod delivery;
 mod early_drop;
 mod guarded;
+mod node_addresses;
 mod outside;
 mod policy;
 mod ports;
 mod tables;
 
 pub use early_drop::{Obstacle, early_drop};
+pub use node_addresses::left_out;
 pub use tables::{asked_by, compile, pods_without_mac};

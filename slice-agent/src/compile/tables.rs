@@ -12,18 +12,16 @@ use slice_common::layout::{
 use slice_common::wire::vxlan;
 
 use super::delivery::{Delivery, Member};
-use super::{classes, early_drop, guarded, outside, policy};
+use super::{classes, early_drop, guarded, node_addresses, outside, policy};
 use crate::image::{
     Attachment, HostFacts, Interface, Names, NodeImage, PortOwner, Prefixed, Program, WayBack,
 };
 use crate::model::{
-    self, Addressing, ConfigError, IsolationLevel, Problem, Validated, ValidatedBlock,
-    ValidatedEndpoint, ValidatedPeer, ValidatedRemote, ValidatedSlice,
+    self, Addressing, ConfigError, IsolationLevel, MTU_BYTES_MIN, Problem, Validated,
+    ValidatedBlock, ValidatedEndpoint, ValidatedPeer, ValidatedRemote, ValidatedSlice,
 };
 
 const TABLE: u32 = TableId::HUB.0;
-/// kube-proxy in IPVS mode puts the address of every service here; they are not the node's own.
-const SERVICES_INTERFACE: &str = "kube-ipvs0";
 /// The one entry of a node.
 const ENTRY: &str = "0";
 
@@ -33,13 +31,15 @@ const ENTRY: &str = "0";
 /// handed to the pod's end of a veth as addressed to it. Only sandboxes that look at frames
 /// themselves (a virtual machine, gVisor) need the real one: see [`pods_without_mac`].
 ///
+/// What does not fit the host ([`model::mismatches`]) is left out, as far as it must be: a pod whose interface is
+/// no veth, what goes by an underlay that is not there, addresses of the node that are too many.
+///
 /// # Errors
-/// Everything that [`model::validate_against`] refuses, and tables that would not fit the kernel's.
+/// Tables that would not fit the kernel's.
 pub fn compile(
     configuration: &Validated,
     facts: &HostFacts,
 ) -> Result<(NodeImage, Names), Vec<ConfigError>> {
-    model::validate_against(configuration, facts)?;
     let mut errors = Vec::new();
     let mut builder = Builder {
         configuration,
@@ -110,11 +110,11 @@ struct Builder<'a> {
     errors: Vec<ConfigError>,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
     fn add_node(&mut self) {
         let node = self.configuration.node();
         let underlay = &node.underlay;
-        let interface = self.facts.interfaces.get(&underlay.interface);
+        let interface = self.underlay();
         let underlay_mac = interface.map(|interface| interface.mac).unwrap_or_default();
         self.image.settings = Some(Settings {
             generation: 0,
@@ -131,15 +131,15 @@ impl Builder<'_> {
             reserved_mac: 0,
             tunnel_ifindex: Settings::PORT_OWNERS,
         });
-        let interface = PortOwner::INTERFACE.to_owned();
+        let owner = PortOwner::INTERFACE.to_owned();
         let port = underlay.port;
         self.image.port_owner = Some(PortOwner {
-            interface: interface.clone(),
+            interface: owner.clone(),
             port,
         });
         // 0: the device may be created by the same plan.
-        self.attach(&interface, 0, Program::TunnelIngress);
-        if let Some(ifindex) = self.ifindex(&underlay.interface) {
+        self.attach(&owner, 0, Program::TunnelIngress);
+        if let Some(ifindex) = interface.map(|interface| interface.ifindex) {
             self.attach(&underlay.interface, ifindex, Program::UnderlayIngress);
             if early_drop::early_drop(self.configuration, self.facts) == Ok(true) {
                 self.attach(&underlay.interface, ifindex, Program::UnderlayFilter);
@@ -148,11 +148,8 @@ impl Builder<'_> {
         for (interface, ifindex) in guarded::guarded(self.configuration, self.facts) {
             self.attach(interface, ifindex, Program::UnderlayGuard);
         }
-        let interfaces = self.facts.interfaces.iter();
-        let addresses = interfaces
-            .filter(|(name, _)| *name != SERVICES_INTERFACE)
-            .flat_map(|(_, interface)| &interface.addresses);
-        self.image.node_addresses = addresses.map(|net| (net.addr().into(), 1)).collect();
+        let (known, _) = node_addresses::by_need(self.configuration, self.facts);
+        self.image.node_addresses = known.map(|address| (address.into(), 1)).collect();
         let cluster = cluster_number(&node.cluster);
         self.names.clusters.insert(cluster, node.cluster.clone());
         for block in &node.blocks {
@@ -196,7 +193,7 @@ impl Builder<'_> {
         let Some(slice) = self.configuration.slice(&endpoint.slice) else {
             return;
         };
-        let Some(interface) = self.facts.interfaces.get(&endpoint.interface) else {
+        let Ok(interface) = model::pods_interface(self.facts, &endpoint.interface) else {
             return;
         };
         let namespace = policy::namespace_id(slice, &endpoint.namespace);
@@ -245,7 +242,7 @@ impl Builder<'_> {
 
     fn add_peer(&mut self, peer: &ValidatedPeer) {
         let underlay = &self.configuration.node().underlay;
-        let Some(interface) = self.facts.interfaces.get(&underlay.interface) else {
+        let Some(interface) = self.underlay() else {
             return;
         };
         let shown = format!("{}/{}", peer.cluster, peer.name);
@@ -345,7 +342,7 @@ impl Builder<'_> {
             ifindex: interface.ifindex,
             mtu: peer
                 .mtu_bytes
-                .unwrap_or(interface.mtu_bytes.min(u16::MAX.into())),
+                .unwrap_or(interface.mtu_bytes.clamp(MTU_BYTES_MIN, u16::MAX.into())),
             encapsulation: Encapsulation::Vxlan.number(),
             port: Port::new(self.configuration.node().underlay.port).network_word(),
             flags: if peer.is_fellow { Path::TO_FELLOW } else { 0 },
@@ -386,11 +383,10 @@ impl Builder<'_> {
         });
     }
 
-    fn ifindex(&self, interface: &str) -> Option<u32> {
-        self.facts
-            .interfaces
-            .get(interface)
-            .map(|interface| interface.ifindex)
+    /// The underlay's interface, if this host has one that does.
+    fn underlay(&self) -> Option<&'a Interface> {
+        let name = &self.configuration.node().underlay.interface;
+        model::ethernet(self.facts, name).ok()
     }
 
     /// The policy's size was checked with its rules.
@@ -415,11 +411,6 @@ impl Builder<'_> {
                 Capacity::LOCAL,
             ),
             ("endpoints", image.endpoints.len(), Capacity::ENDPOINTS),
-            (
-                "addresses of this host",
-                image.node_addresses.len(),
-                Capacity::NODE_ADDRESSES,
-            ),
             ("blocks and ranges", image.routes.len(), Capacity::ROUTES),
             ("class entries", image.classes.len(), Capacity::CLASSES),
             (

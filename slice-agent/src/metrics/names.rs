@@ -112,10 +112,15 @@ pub const READY: Metric = gauge(
     &[],
     "1 once a configuration was applied completely since the agent started",
 );
+pub const HOST_MISMATCHES: Metric = gauge(
+    "sliceplane_host_mismatches",
+    &[],
+    "In how many ways this host does not fit the configuration that is in force; /readyz lists them",
+);
 pub const ENDPOINTS_WITHOUT_INTERFACE: Metric = gauge(
     "sliceplane_endpoints_without_interface",
     &[],
-    "Endpoints that are not served because this host has no interface of their name",
+    "Endpoints that are not served because this host has no veth interface of their name",
 );
 pub const HOOKS_PRECEDED: Metric = gauge(
     "sliceplane_hooks_preceded",
@@ -167,6 +172,7 @@ pub const METRICS: &[Metric] = &[
     APPLY_ERRORS,
     DEGRADED,
     READY,
+    HOST_MISMATCHES,
     ENDPOINTS_WITHOUT_INTERFACE,
     HOOKS_PRECEDED,
     EARLY_DROP,

@@ -32,6 +32,7 @@ pub(super) struct Snapshot {
     apply_errors: u64,
     degraded: bool,
     ready: bool,
+    host_mismatches: u64,
     endpoints_without_interface: u64,
     hooks_preceded: u64,
     early_drop: bool,
@@ -120,6 +121,7 @@ impl Snapshot {
             apply_errors: state.apply_errors,
             degraded: state.degraded.is_some(),
             ready: state.ready,
+            host_mismatches: state.host_mismatches as u64,
             endpoints_without_interface: state.endpoints_without_interface as u64,
             hooks_preceded: state.hooks_preceded as u64,
             early_drop: state.early_drop,
@@ -149,6 +151,7 @@ impl Snapshot {
             (names::APPLY_ERRORS, one(self.apply_errors)),
             (names::DEGRADED, one(u64::from(self.degraded))),
             (names::READY, one(u64::from(self.ready))),
+            (names::HOST_MISMATCHES, one(self.host_mismatches)),
             (
                 names::ENDPOINTS_WITHOUT_INTERFACE,
                 one(self.endpoints_without_interface),

@@ -346,9 +346,18 @@ pub enum Problem {
     },
     #[error(
         "the range {range} overlaps {network}, a network that this host already routes; choose \
-         another range for the slice"
+         another range for the slice, or take that network off this host"
     )]
     RangeIsLocal { range: String, network: String },
+    #[error(
+        "this host has {count} addresses and our programs know {limit} at most; not known are {left_out}, from \
+         which nobody reaches guarded pods: take addresses off interfaces that pods have nothing to do with"
+    )]
+    TooManyNodeAddresses {
+        count: usize,
+        limit: usize,
+        left_out: String,
+    },
     #[error(
         "interface {interface} has an MTU of {mtu_bytes} bytes; the underlay needs 576 or more"
     )]

@@ -4,105 +4,158 @@ use ipnet::Ipv4Net;
 
 use super::error::{ConfigError, Place, Problem};
 use super::slice::overlap;
-use super::validate::Findings;
 use super::validated::{Validated, ValidatedEndpoint, ValidatedNode};
-use crate::image::{HostFacts, Interface, LinkLayer};
+use crate::image::{HostFacts, Interface, LinkLayer, NodeImage, Program};
 
 /// As netlink names the kind of a pod's interface.
 const VETH: &str = "veth";
-const MTU_BYTES_MIN: u32 = 576;
+pub(crate) const MTU_BYTES_MIN: u32 = 576;
 /// More interface names than this make a message unreadable.
 const NAMES_MAX: usize = 20;
 
-/// Checks a sound configuration against the host it is for.
+/// Checks a sound configuration against the host it is for, where `in_force` is in force.
 ///
-/// An endpoint whose interface is not there is no mistake, because pods come and go:
-/// [`missing_interfaces`] tells them.
+/// A host may change under a configuration, and that must not keep anything else from being applied, removals
+/// least of all. So what does not fit, but is in force already, is told and not refused; [`crate::compile`] leaves
+/// out what cannot be done. Nor is an endpoint whose interface is not there a mistake, because pods come and
+/// go: [`unserved`] tells them.
 ///
 /// # Errors
-/// Every mismatch that waiting does not mend: no underlay interface, an underlay address that is not
-/// on it, endpoints that are no veth, ranges that the host routes already.
+/// Every mismatch that would be new: an underlay without its interface or address, or that is no Ethernet, ranges
+/// that the host routes already.
 pub fn validate_against(
     configuration: &Validated,
     facts: &HostFacts,
-) -> Result<(), Vec<ConfigError>> {
-    let mut found = Findings::default();
-    check_underlay(&configuration.node, facts, &mut found);
-    for endpoint in &configuration.node.endpoints {
-        let name = &endpoint.interface;
-        if let Some(interface) = facts.interfaces.get(name)
-            && interface.kind != VETH
-        {
-            let place = endpoint.place.field("interface");
-            found.add(&place, not_a_veth(name, interface));
-        }
-    }
-    check_ranges(configuration, facts, &mut found);
-    if found.errors.is_empty() {
-        Ok(())
+    in_force: &NodeImage,
+) -> Result<Vec<ConfigError>, Vec<ConfigError>> {
+    let (known, new): (Vec<_>, Vec<_>) = all_mismatches(configuration, facts)
+        .into_iter()
+        .partition(|(subject, _)| subject.is_in_force(configuration.node(), in_force));
+    let errors = |found: Vec<(Subject, ConfigError)>| found.into_iter().map(|it| it.1).collect();
+    if new.is_empty() {
+        Ok(errors(known))
     } else {
-        Err(found.errors)
+        Err(errors(new))
     }
 }
 
-/// The endpoints that cannot be served until their interface appears, each with a sentence for a
+/// Everything in which the host does not fit a configuration that is in force.
+pub fn mismatches(configuration: &Validated, facts: &HostFacts) -> Vec<ConfigError> {
+    let found = all_mismatches(configuration, facts);
+    found.into_iter().map(|(_, error)| error).collect()
+}
+
+/// The endpoints that cannot be served until their interface appears, or is a veth, each with a sentence for a
 /// person.
-pub fn missing_interfaces<'a>(
+pub fn unserved<'a>(
     configuration: &'a Validated,
     facts: &HostFacts,
 ) -> Vec<(&'a ValidatedEndpoint, ConfigError)> {
     let endpoints = configuration.node.endpoints.iter();
     endpoints
         .filter_map(|endpoint| {
-            let problem = interface(facts, &endpoint.interface).err()?;
+            let problem = pods_interface(facts, &endpoint.interface).err()?;
             let place = endpoint.place.field("interface");
             Some((endpoint, place.error(problem)))
         })
         .collect()
 }
 
-fn check_underlay(node: &ValidatedNode, facts: &HostFacts, found: &mut Findings) {
-    let place = node.place.field("underlay");
-    let name = &node.underlay.interface;
-    let result = interface(facts, name);
-    let Some(interface) = found.take(&place.field("interface"), result) else {
-        return;
-    };
-    let address = node.underlay.address;
-    if !interface.addresses.iter().any(|net| net.addr() == address) {
-        let problem = Problem::AddressNotOnInterface {
-            address: address.to_string(),
-            interface: name.clone(),
-            existing: listed(interface.addresses.iter().map(|net| net.addr().to_string())),
-        };
-        found.add(&place.field("address"), problem);
+/// The interface of a pod: our programs go on veth pairs.
+pub(crate) fn pods_interface<'a>(
+    facts: &'a HostFacts,
+    name: &str,
+) -> Result<&'a Interface, Problem> {
+    let interface = interface(facts, name)?;
+    match interface.kind.as_str() {
+        VETH => Ok(interface),
+        _ => Err(not_a_veth(name, interface)),
     }
-    check_link_layer(&place.field("interface"), name, interface, found);
-    for (index, name) in node.underlay.guarded.iter().flatten().enumerate() {
-        if let Some(interface) = facts.interfaces.get(name) {
-            check_link_layer(&place.item("guarded", index), name, interface, found);
+}
+
+/// An interface that our programs can read packets of.
+pub(crate) fn ethernet<'a>(facts: &'a HostFacts, name: &str) -> Result<&'a Interface, Problem> {
+    let interface = interface(facts, name)?;
+    match interface.link_layer {
+        LinkLayer::Ethernet => Ok(interface),
+        _ => Err(Problem::NotEthernet(name.to_owned())),
+    }
+}
+
+/// What does not fit the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Underlay,
+    Guarded,
+    Range(Ipv4Net),
+}
+
+impl Subject {
+    fn is_in_force(self, node: &ValidatedNode, in_force: &NodeImage) -> bool {
+        let settings = in_force.settings;
+        match self {
+            // Programs on another interface would be given up for one that does not do.
+            Self::Underlay => {
+                let mut programs = in_force.attachments.iter();
+                settings.is_some_and(|it| it.underlay_address == node.underlay.address.into())
+                    && programs.all(|at| {
+                        at.program != Program::UnderlayIngress
+                            || at.interface == node.underlay.interface
+                    })
+            }
+            // Nothing could be guarded there before.
+            Self::Guarded => settings.is_some(),
+            Self::Range(range) => in_force.guards.contains(&range),
         }
     }
-    if interface.mtu_bytes < MTU_BYTES_MIN {
-        let (interface, mtu_bytes) = (name.clone(), interface.mtu_bytes);
-        found.add(
-            &place.field("interface"),
-            Problem::SmallMtu {
-                interface,
-                mtu_bytes,
-            },
-        );
+}
+
+type Found = Vec<(Subject, ConfigError)>;
+
+fn all_mismatches(configuration: &Validated, facts: &HostFacts) -> Found {
+    let mut found = Found::new();
+    check_underlay(&configuration.node, facts, &mut found);
+    check_ranges(configuration, facts, &mut found);
+    found
+}
+
+fn check_underlay(node: &ValidatedNode, facts: &HostFacts, found: &mut Found) {
+    let place = node.place.field("underlay");
+    let mut add = |place: Place, problem| found.push((Subject::Underlay, place.error(problem)));
+    let name = &node.underlay.interface;
+    match ethernet(facts, name) {
+        Err(problem) => add(place.field("interface"), problem),
+        Ok(interface) => {
+            let address = node.underlay.address;
+            if !interface.addresses.iter().any(|net| net.addr() == address) {
+                let addresses = interface.addresses.iter();
+                let problem = Problem::AddressNotOnInterface {
+                    address: address.to_string(),
+                    interface: name.clone(),
+                    existing: listed(addresses.map(|net| net.addr().to_string())),
+                };
+                add(place.field("address"), problem);
+            }
+            if interface.mtu_bytes < MTU_BYTES_MIN {
+                let (interface, mtu_bytes) = (name.clone(), interface.mtu_bytes);
+                let problem = Problem::SmallMtu {
+                    interface,
+                    mtu_bytes,
+                };
+                add(place.field("interface"), problem);
+            }
+        }
+    }
+    for (index, name) in node.underlay.guarded.iter().flatten().enumerate() {
+        // One that is not there yet is guarded when it appears.
+        if let Err(problem @ Problem::NotEthernet(_)) = ethernet(facts, name) {
+            let error = place.item("guarded", index).error(problem);
+            found.push((Subject::Guarded, error));
+        }
     }
 }
 
-/// Our programs read Ethernet headers.
-fn check_link_layer(place: &Place, name: &str, interface: &Interface, found: &mut Findings) {
-    if interface.link_layer != LinkLayer::Ethernet {
-        found.add(place, Problem::NotEthernet(name.to_owned()));
-    }
-}
-
-fn check_ranges(configuration: &Validated, facts: &HostFacts, found: &mut Findings) {
+fn check_ranges(configuration: &Validated, facts: &HostFacts, found: &mut Found) {
     let on_interfaces = facts
         .interfaces
         .values()
@@ -117,8 +170,11 @@ fn check_ranges(configuration: &Validated, facts: &HostFacts, found: &mut Findin
         for (index, range) in slice.ranges().iter().enumerate() {
             if let Some(network) = local.iter().find(|network| overlap(**network, *range)) {
                 let place = slice.place.field("spec.addressing").item("ranges", index);
-                let (range, network) = (range.to_string(), network.to_string());
-                found.add(&place, Problem::RangeIsLocal { range, network });
+                let problem = Problem::RangeIsLocal {
+                    range: range.to_string(),
+                    network: network.to_string(),
+                };
+                found.push((Subject::Range(*range), place.error(problem)));
             }
         }
     }

@@ -15,8 +15,8 @@ mod validate;
 mod validated;
 
 pub use error::{ConfigError, Overlap, Place, Problem, render};
-pub(crate) use host::listed;
-pub use host::{missing_interfaces, validate_against};
+pub(crate) use host::{MTU_BYTES_MIN, ethernet, listed, pods_interface};
+pub use host::{mismatches, unserved, validate_against};
 pub(crate) use slice::{namespaces, sources};
 pub use validate::validate;
 pub use validated::{

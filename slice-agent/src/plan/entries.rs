@@ -1,5 +1,7 @@
 //! The changes of map entries.
 
+use slice_common::layout::Capacity;
+
 use super::difference::{Policy, Routes, puts, removals, swap};
 use super::{Change, describe};
 use crate::image::{Names, NodeImage, WayBack};
@@ -44,6 +46,9 @@ impl Entries<'_> {
             })
             .map(Change::PutEndpoint),
         );
+        if !self.has_room_for_node_addresses() {
+            list.extend(self.node_addresses_removed());
+        }
         list.extend(
             puts(&was.node_addresses, &is.node_addresses, |k, _| {
                 describe::node_address(*k)
@@ -51,6 +56,19 @@ impl Entries<'_> {
             .map(Change::PutNodeAddress),
         );
         list
+    }
+
+    /// Whether those that come fit beside those that go, which is all the same to packets: these are then removed
+    /// with the rest.
+    fn has_room_for_node_addresses(&self) -> bool {
+        let (was, is) = (&self.was.node_addresses, &self.is.node_addresses);
+        let new = is.keys().filter(|address| !was.contains_key(address));
+        was.len() + new.count() <= Capacity::NODE_ADDRESSES
+    }
+
+    fn node_addresses_removed(&self) -> impl Iterator<Item = Change> {
+        let (was, is) = (&self.was.node_addresses, &self.is.node_addresses);
+        removals(was, is, |k, _| describe::node_address(*k)).map(Change::RemoveNodeAddress)
     }
 
     pub(super) fn routes(&self, from: &Routes, to: &Routes) -> Vec<Change> {
@@ -131,12 +149,9 @@ impl Entries<'_> {
                 .copied()
                 .map(Change::RemoveGuard),
         );
-        list.extend(
-            removals(&was.node_addresses, &is.node_addresses, |k, _| {
-                describe::node_address(*k)
-            })
-            .map(Change::RemoveNodeAddress),
-        );
+        if self.has_room_for_node_addresses() {
+            list.extend(self.node_addresses_removed());
+        }
         list.extend(
             removals(&was.slices, &is.slices, |k, _| describe::slice(names, *k))
                 .map(Change::RemoveSlice),

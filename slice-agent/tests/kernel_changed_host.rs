@@ -1,0 +1,193 @@
+//! A host that changes under a configuration in force is told of, and holds no removal back.
+
+mod kernel_support;
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use kernel_support::Node;
+use kernel_support::links::LINKS;
+use nix::sys::signal::Signal;
+use slice_common::layout::Capacity;
+
+const BOTH: [(&str, &str, &str); 2] = [
+    ("kafka-0", "10.1.1.10", "10.77.0.2"),
+    ("kafka-9", "10.1.1.19", "10.77.0.3"),
+];
+const ONE_POD: [&str; 3] = [
+    "sliceplane_map_entries{map=\"LOCAL\"} 1\n",
+    "sliceplane_map_entries{map=\"ENDPOINTS\"} 1\n",
+    "sliceplane_config_valid 1\n",
+];
+const OVERLAP: &str =
+    "the range 10.77.0.0/16 overlaps 10.77.128.0/24, a network that this host already routes";
+
+fn shows(node: &Node, lines: &[&str]) -> bool {
+    let page = node.get("/metrics");
+    lines.iter().all(|line| page.contains(line))
+}
+
+/// A node with two pods, of which kafka-9 may go.
+fn node_with_two_pods() -> Option<Node> {
+    let mut node = Node::build()?;
+    node.add_pod("kafka-9", "10.1.1.19");
+    node.configure(&BOTH);
+    Some(node)
+}
+
+fn route_into_the_range(node: &Node) {
+    node.ip("route add 10.77.128.0/24 dev nic0");
+}
+
+#[test]
+fn a_foreign_route_inside_a_range_is_told_and_pods_are_removed_all_the_same() {
+    let Some(mut node) = node_with_two_pods() else {
+        return;
+    };
+    node.start();
+    assert!(shows(&node, &["sliceplane_map_entries{map=\"LOCAL\"} 2\n"]));
+    assert!(shows(&node, &["sliceplane_host_mismatches 0\n"]));
+
+    route_into_the_range(&node);
+    node.until("the overlap is told", |node| {
+        let told = node.get("/readyz");
+        told.starts_with("ready, but degraded: ") && told.contains(OVERLAP)
+    });
+    assert!(shows(&node, &["sliceplane_host_mismatches 1\n"]));
+
+    node.configure(&BOTH[..1]);
+    node.until("the pod that was removed is gone", |node| {
+        node.links() == LINKS && shows(node, &ONE_POD)
+    });
+    let planned = node.plan();
+    assert!(planned.contains("DOES NOT FIT: "), "{planned}");
+    assert!(planned.starts_with("Nothing to change"), "{planned}");
+    let told = "the host does not fit the configuration that is in force";
+    assert_eq!(node.log().matches(told).count(), 1, "{}", node.log());
+
+    // The next agent finds it in force, too.
+    node.stop(Signal::SIGKILL);
+    node.spawn();
+    node.until("the next agent is ready", |node| {
+        node.get("/readyz").contains(OVERLAP) && shows(node, &ONE_POD)
+    });
+
+    node.ip("route del 10.77.128.0/24");
+    node.until("the node is well again", |node| {
+        node.get("/readyz") == "ready\n" && shows(node, &["sliceplane_host_mismatches 0\n"])
+    });
+}
+
+/// Where nothing is in force the same overlap is a mistake; and a new range that overlaps is one anywhere.
+#[test]
+fn a_range_that_is_new_on_a_host_that_routes_it_is_refused() {
+    let Some(mut node) = node_with_two_pods() else {
+        return;
+    };
+    route_into_the_range(&node);
+    node.spawn();
+    node.until("it is refused", |node| node.log().contains(OVERLAP));
+    assert!(shows(
+        &node,
+        &["sliceplane_config_valid 0\n", "sliceplane_ready 0\n"]
+    ));
+    assert_eq!(node.links(), [""; 0]);
+
+    node.ip("route del 10.77.128.0/24");
+    node.until("it fits", |node| node.get("/readyz") == "ready\n");
+    node.ip("route add 10.79.1.0/24 dev nic0");
+    let text = node.configuration();
+    node.configure_with(&text.replace(
+        "ranges: [10.77.0.0/16]",
+        "ranges: [10.77.0.0/16, 10.79.0.0/16]",
+    ));
+    node.until("the new range is refused", |node| {
+        node.log()
+            .contains("the range 10.79.0.0/16 overlaps 10.79.1.0/24")
+            && shows(node, &["sliceplane_config_valid 0\n"])
+    });
+    assert!(!node.ip("route show table 6085").contains("10.79.0.0/16"));
+    assert!(shows(&node, &["sliceplane_map_entries{map=\"LOCAL\"} 2\n"]));
+}
+
+#[test]
+fn pods_leave_a_host_that_has_more_addresses_than_fit() {
+    let Some(mut node) = node_with_two_pods() else {
+        return;
+    };
+    let limit = Capacity::NODE_ADDRESSES;
+    node.start();
+
+    give_addresses(&node, limit + 10);
+    node.until("what is left out is told", |node| {
+        let told = node.get("/readyz");
+        told.contains("of lo") && told.contains(&format!("know {limit} at most"))
+    });
+    let full = format!("sliceplane_map_entries{{map=\"NODE_ADDRESSES\"}} {limit}\n");
+    node.until("the table is full", |node| shows(node, &[&full]));
+
+    node.configure(&BOTH[..1]);
+    node.until("the pod that was removed is gone", |node| {
+        node.links() == LINKS && shows(node, &ONE_POD)
+    });
+    node.ip("addr add 172.20.1.12/24 dev nic0");
+    node.until("a new address takes the place of another one", |node| {
+        node.plan().starts_with("Nothing to change") && shows(node, &[&full])
+    });
+}
+
+fn give_addresses(node: &Node, count: usize) {
+    let lines: String = (0..count)
+        .map(|number| {
+            let address = std::net::Ipv4Addr::from(0x0a60_0000 + number as u32);
+            format!("addr add {address}/32 dev lo\n")
+        })
+        .collect();
+    node.inside(|| {
+        let mut batch = Command::new("ip")
+            .args(["-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        batch
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(lines.as_bytes())
+            .unwrap();
+        assert!(batch.wait().unwrap().success());
+    });
+}
+
+/// Whatever else is wrong: the underlay lost its address, and then the configuration is refused as a whole.
+#[test]
+fn a_pod_that_vanishes_is_removed_from_a_host_that_does_not_fit() {
+    let Some(mut node) = node_with_two_pods() else {
+        return;
+    };
+    node.start();
+    node.ip("addr del 172.20.1.11/24 dev nic0");
+    node.until("the mismatch is told", |node| {
+        node.get("/readyz")
+            .contains("does not have the address `172.20.1.11`")
+    });
+    node.ip("link del p-kafka-9");
+    node.until("the pod is gone", |node| {
+        node.links() == LINKS && shows(node, &ONE_POD)
+    });
+
+    node.stop(Signal::SIGKILL);
+    node.configure_with("kind: Node\nclster: east\n");
+    node.ip("link del p-kafka-0");
+    let left = |node: &Node| {
+        let pins = slice_agent::apply::pins::Pins::current(&node.bpffs());
+        let maps = slice_agent::apply::maps::Maps::new(pins);
+        let endpoints = maps.entries::<u32, slice_common::layout::Endpoint>("ENDPOINTS");
+        endpoints.unwrap().len()
+    };
+    assert_eq!(left(&node), 1, "not vacuous: a dead agent removes nothing");
+    node.spawn();
+    node.until("the agent without a configuration removed it", |node| {
+        left(node) == 0
+    });
+}
