@@ -3,6 +3,7 @@
 //! Everything is sorted, so two equal states are equal byte for byte and a plan is deterministic.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -270,6 +271,8 @@ pub struct HostFacts {
     /// the host knows them.
     pub neighbours: BTreeMap<(u32, Address), [u8; 6]>,
     pub secrets: Secrets,
+    /// The host's routing rules that look at marks.
+    pub mark_rules: BTreeSet<MarkRule>,
     /// Interfaces with our `underlay_filter`, by number: their XDP program is no stranger's.
     pub filtered: BTreeSet<u32>,
     /// Interfaces that `underlay_filter` was refused on, with the reason: not tried again.
@@ -283,6 +286,33 @@ pub struct Secrets {
     pub tunnel_mark: u32,
     /// Proves at the kernel's tunnel device where a packet was judged.
     pub detour: [u16; 4],
+}
+
+/// A routing rule that looks at packets' marks: those that agree with `mark` in the bits of `mask`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MarkRule {
+    pub priority: u32,
+    pub mark: u32,
+    pub mask: u32,
+}
+
+impl MarkRule {
+    /// Whether a packet with this mark is to the rule what one without a mark is.
+    pub fn is_blind_to(&self, mark: u32) -> bool {
+        let agrees = |mark: u32| (mark ^ self.mark) & self.mask == 0;
+        agrees(mark) == agrees(0)
+    }
+}
+
+impl fmt::Display for MarkRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            priority,
+            mark,
+            mask,
+        } = self;
+        write!(f, "rule {priority} (fwmark {mark:#x}/{mask:#x})")
+    }
 }
 
 /// What packets have in front of their network header.

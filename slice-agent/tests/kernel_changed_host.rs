@@ -6,9 +6,9 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use kernel_support::Node;
-use kernel_support::links::LINKS;
+use kernel_support::links::{LINKS, NOTHING};
 use nix::sys::signal::Signal;
-use slice_common::layout::Capacity;
+use slice_common::layout::{Capacity, Settings};
 
 const BOTH: [(&str, &str, &str); 2] = [
     ("kafka-0", "10.1.1.10", "10.77.0.2"),
@@ -189,5 +189,65 @@ fn a_pod_that_vanishes_is_removed_from_a_host_that_does_not_fit() {
     node.spawn();
     node.until("the agent without a configuration removed it", |node| {
         left(node) == 0
+    });
+}
+
+/// The mark of tunnel packets, as the programs have it.
+fn mark(node: &Node) -> u32 {
+    let pins = slice_agent::apply::pins::Pins::current(&node.bpffs());
+    let maps = slice_agent::apply::maps::Maps::new(pins);
+    let settings = maps.array::<Settings>("SETTINGS").unwrap();
+    settings.get(&0, 0).unwrap().tunnel_mark
+}
+
+/// Whether the host has a way to the peer for packets with this mark.
+fn is_routed(node: &Node, mark: u32) -> bool {
+    node.inside(|| {
+        let mut ip = Command::new("ip");
+        ip.args(["route", "get", "172.20.2.11", "mark", &mark.to_string()]);
+        ip.output().unwrap().status.success()
+    })
+}
+
+#[test]
+fn a_routing_rule_that_takes_the_mark_of_tunnel_packets_has_another_one_drawn() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.ip("route add default via 172.20.1.1 dev nic0");
+    node.ip("route add blackhole default table 77");
+    node.start();
+    let old = mark(&node);
+    assert!(is_routed(&node, old));
+
+    // A rule for four bits, as CNIs have them: it looks at some that our mark has.
+    let bits = 0xf << (old.trailing_zeros() & !3);
+    let fwmark = format!("{:#x}/{bits:#x}", old & bits);
+    node.ip(&format!("rule add priority 50 fwmark {fwmark} table 77"));
+    assert!(!is_routed(&node, old), "not vacuous");
+    node.until("another mark is drawn", |node| mark(node) != old);
+    assert!(is_routed(&node, mark(&node)));
+    let told = format!("rule 50 (fwmark {fwmark})");
+    assert!(node.log().contains(&told), "{}", node.log());
+    node.until("nothing is left to do", |node| {
+        node.get("/readyz") == "ready\n" && node.plan() == NOTHING
+    });
+
+    // The next agent draws none that the rule takes, if it draws one.
+    let new = mark(&node);
+    node.stop(Signal::SIGKILL);
+    node.start();
+    assert_eq!(mark(&node), new);
+
+    node.ip("rule add priority 60 fwmark 0/0xffffffff table 77");
+    node.until("that no mark does is told", |node| {
+        let told = node.get("/readyz");
+        told.contains("the routing rule 60 (fwmark 0x0/0xffffffff) of this host notices the mark")
+    });
+    assert_eq!(mark(&node), new, "another one would do no better");
+    assert!(shows(&node, &["sliceplane_host_mismatches 1\n"]));
+    node.ip("rule del priority 60");
+    node.until("the node is well again", |node| {
+        node.get("/readyz") == "ready\n"
     });
 }

@@ -117,6 +117,7 @@ impl Reconciler {
         host::remember(&mut facts, &host::known_in(&observed));
         facts.filtered = observe::filtered(self.dataplane.pins())?;
         self.facts = facts;
+        self.note_new_mark(&observed);
         let wanted = self.wanted(&observed);
         self.note_missing();
         self.ask_neighbours().await;
@@ -195,6 +196,22 @@ impl Reconciler {
                 self.fail(&model::render(&errors));
                 None
             }
+        }
+    }
+
+    /// Says that tunnel packets get another mark, and why.
+    fn note_new_mark(&self, observed: &NodeImage) {
+        let Some(old) = observed.settings.map(|settings| settings.tunnel_mark) else {
+            return;
+        };
+        if old != self.facts.secrets.tunnel_mark {
+            let noticed = self.facts.mark_rules.iter();
+            let noticed = noticed.filter(|rule| !rule.is_blind_to(old));
+            let rules = model::listed(noticed.map(ToString::to_string));
+            tracing::warn!(
+                %rules,
+                "routing rules of this host notice the mark of our tunnel packets, which get another one"
+            );
         }
     }
 

@@ -350,6 +350,12 @@ pub enum Problem {
     )]
     RangeIsLocal { range: String, network: String },
     #[error(
+        "the routing {0} of this host notices the mark of our tunnel packets, and there is no mark that no rule \
+         notices: packets to peers behind a router go where it says; give the host's rules masks that leave one bit \
+         free (`ip rule show`)"
+    )]
+    MarkNoticed(String),
+    #[error(
         "this host has {count} addresses and our programs know {limit} at most; not known are {left_out}, from \
          which nobody reaches guarded pods: take addresses off interfaces that pods have nothing to do with"
     )]

@@ -88,6 +88,7 @@ enum Subject {
     Underlay,
     Guarded,
     Range(Ipv4Net),
+    Mark,
 }
 
 impl Subject {
@@ -106,6 +107,8 @@ impl Subject {
             // Nothing could be guarded there before.
             Self::Guarded => settings.is_some(),
             Self::Range(range) => in_force.guards.contains(&range),
+            // There is none that would do better, and no configuration mends it.
+            Self::Mark => true,
         }
     }
 }
@@ -116,6 +119,11 @@ fn all_mismatches(configuration: &Validated, facts: &HostFacts) -> Found {
     let mut found = Found::new();
     check_underlay(&configuration.node, facts, &mut found);
     check_ranges(configuration, facts, &mut found);
+    let mark = facts.secrets.tunnel_mark;
+    for rule in facts.mark_rules.iter().filter(|it| !it.is_blind_to(mark)) {
+        let problem = Problem::MarkNoticed(rule.to_string());
+        found.push((Subject::Mark, configuration.node.place.error(problem)));
+    }
     found
 }
 

@@ -1,6 +1,6 @@
 //! What the agent needs to know of the host: devices, addresses, networks, neighbours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
@@ -13,22 +13,29 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{RouteMessage, RouteType};
-use rtnetlink::{Handle, RouteMessageBuilder};
+use rtnetlink::packet_route::rule::RuleMessage;
+use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 use slice_common::address::Address;
 use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
-use super::driver;
+use super::{driver, marks};
 use crate::apply::netlink::cause;
 use crate::apply::routing;
-use crate::image::{HostFacts, Interface, LinkLayer, NodeImage, Secrets};
+use crate::image::{HostFacts, Interface, LinkLayer, MarkRule, NodeImage, Secrets};
 
 /// The kernel's table of local and broadcast addresses (RT_TABLE_LOCAL): no networks.
 const LOCAL_TABLE: u32 = 255;
 
 /// Reads the facts of the calling thread's network namespace.
 pub async fn facts(netlink: &Handle) -> Result<HostFacts> {
+    let mark_rules: BTreeSet<_> = rules(netlink)
+        .await?
+        .iter()
+        .filter_map(marks::mark_rule)
+        .collect();
     let mut facts = HostFacts {
-        secrets: draw_secrets()?,
+        secrets: draw_secrets(&mark_rules)?,
+        mark_rules,
         ..HostFacts::default()
     };
     let mut names = BTreeMap::new();
@@ -57,23 +64,23 @@ pub async fn facts(netlink: &Handle) -> Result<HostFacts> {
     Ok(facts)
 }
 
-/// The mark is any but 0, which packets have that nobody marked. The other one stands in Ethernet
-/// addresses: of single stations, locally administered.
-fn draw_secrets() -> Result<Secrets> {
-    let mark = getrandom::u32().context("cannot draw a random number")?;
+/// The second one stands in Ethernet addresses: of single stations, locally administered.
+fn draw_secrets(mark_rules: &BTreeSet<MarkRule>) -> Result<Secrets> {
+    let tunnel_mark =
+        marks::draw(getrandom::u32, mark_rules).context("cannot draw a random number")?;
     let mut detour = [0; 8];
     getrandom::fill(&mut detour).context("cannot draw a random number")?;
     for first in [0, 6] {
         detour[first] = detour[first] & 0xfc | 0x02;
     }
     Ok(Secrets {
-        tunnel_mark: mark.max(1),
+        tunnel_mark,
         detour: [0, 2, 4, 6].map(|at| u16::from_ne_bytes([detour[at], detour[at + 1]])),
     })
 }
 
 /// Keeps what was known before: the host forgets neighbours that it does not talk to, but a pod's
-/// address stays while its interface does; and secrets are drawn once.
+/// address stays while its interface does; and secrets are drawn once, unless the host's rules forbid.
 pub fn remember(facts: &mut HostFacts, before: &HostFacts) {
     let present: Vec<u32> = facts.interfaces.values().map(|at| at.ifindex).collect();
     for (at, address) in &before.neighbours {
@@ -82,7 +89,14 @@ pub fn remember(facts: &mut HostFacts, before: &HostFacts) {
         }
     }
     if before.secrets != Secrets::default() {
+        let drawn = facts.secrets.tunnel_mark;
         facts.secrets = before.secrets;
+        // The host has a rule since that takes what has this mark. Packets that are between two of our programs at
+        // this moment are lost with it; with the old one all are that are routed.
+        let is_fit = |mark| marks::fits_no_rule(mark, &facts.mark_rules);
+        if !is_fit(before.secrets.tunnel_mark) && is_fit(drawn) {
+            facts.secrets.tunnel_mark = drawn;
+        }
     }
     let still = |ifindex: &&u32| present.contains(ifindex);
     facts.filtered.extend(before.filtered.iter().filter(still));
@@ -148,6 +162,14 @@ async fn routes(netlink: &Handle) -> Result<Vec<RouteMessage>> {
     listed
         .map_err(cause)
         .context("cannot list the routes of this host")
+}
+
+async fn rules(netlink: &Handle) -> Result<Vec<RuleMessage>> {
+    let listed = netlink.rule().get(IpVersion::V4).execute().try_collect();
+    listed
+        .await
+        .map_err(cause)
+        .context("cannot list the routing rules of this host")
 }
 
 async fn neighbours(netlink: &Handle) -> Result<Vec<NeighbourMessage>> {
@@ -283,5 +305,32 @@ mod tests {
             [7; 6],
             "what the host says now wins"
         );
+    }
+
+    #[test]
+    fn a_mark_is_kept_until_a_rule_notices_it_and_another_one_is_there() {
+        let with_mark = |tunnel_mark| HostFacts {
+            secrets: Secrets {
+                tunnel_mark,
+                detour: [tunnel_mark as u16; 4],
+            },
+            ..HostFacts::default()
+        };
+        let kept = |rules: &[MarkRule]| {
+            let mut now = with_mark(0x21);
+            now.mark_rules.extend(rules);
+            remember(&mut now, &with_mark(0x12));
+            assert_eq!(now.secrets.detour, [0x12; 4]);
+            now.secrets.tunnel_mark
+        };
+        let rule = |mark, mask| MarkRule {
+            priority: 9,
+            mark,
+            mask,
+        };
+        assert_eq!(kept(&[]), 0x12);
+        assert_eq!(kept(&[rule(0x30, 0xf0)]), 0x12);
+        assert_eq!(kept(&[rule(0x10, 0xf0)]), 0x21, "drawn anew");
+        assert_eq!(kept(&[rule(0, 0xff)]), 0x12, "no better than before");
     }
 }

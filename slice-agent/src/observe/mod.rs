@@ -3,6 +3,7 @@
 pub mod counters;
 mod driver;
 pub mod host;
+pub mod marks;
 pub mod path_mtu;
 pub mod paths;
 
