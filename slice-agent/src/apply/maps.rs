@@ -93,6 +93,12 @@ fn difference(spec: &MapSpec, info: &MapInfo, path: &Path) -> Result<Option<Stri
             spec.value_bytes,
             spec.capacity,
         ),
+        MapKind::PerCpuArray => (
+            MapType::PerCpuArray,
+            spec.key_bytes,
+            spec.value_bytes,
+            spec.capacity,
+        ),
         MapKind::Programs => (
             MapType::ProgramArray,
             spec.key_bytes,

@@ -141,6 +141,8 @@ layout! {
 impl Settings {
     /// The node passes packets on between other nodes.
     pub const GATEWAY: u16 = 1;
+    /// `SHAPER_TERMS` has entries: tunnel packets that leave are looked at once more.
+    pub const SHAPES: u16 = 2;
     /// In a wanted or observed image: that of the port owner, which may be created by the same plan.
     pub const PORT_OWNERS: u32 = 0;
 

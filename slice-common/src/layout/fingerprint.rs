@@ -15,6 +15,11 @@ const NUMBERS: &[u32] = &[
     Settings::GATEWAY as u32,
     CalledProgram::UnderlayTransit.number(),
     CalledProgram::UnderlayProbe.number(),
+    CalledProgram::WanEgress.number(),
+    Settings::SHAPES as u32,
+    ShaperBackend::Vq.number(),
+    ShaperBackend::Edt.number(),
+    ShaperKey::BITS,
     Peer::WATCHED,
     ReplyKey::OUTSIDE,
     RouteKind::Local.number(),
@@ -71,6 +76,14 @@ pub(super) const fn of_all_layouts() -> u64 {
         CounterKey::SHAPE,
         Counter::SHAPE,
         DropKey::SHAPE,
+        ShaperKey::SHAPE,
+        ShaperClass::SHAPE,
+        ShaperTerms::SHAPE,
+        UplinkClocks::SHAPE,
+        SliceClocks::SHAPE,
+        ClassClocks::SHAPE,
+        FlowClocks::SHAPE,
+        ShaperCounts::SHAPE,
     ];
     let mut hash = 0xcbf2_9ce4_8422_2325;
     let mut i = 0;

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::address::Address;
+use crate::id::TrafficClass;
 
 /// Entries a map can hold, named where both sides need them.
 pub struct Capacity;
@@ -26,6 +27,12 @@ impl Capacity {
     pub const FLOW_SIGHTINGS: usize = 16_384;
     pub const PATH_MTU: usize = Self::PEERS;
     pub const NODE_ADDRESSES: usize = 16_384;
+    /// Slices on uplinks, that is.
+    pub const SLICE_CLOCKS: usize = 128;
+    pub const CLASS_CLOCKS: usize = Self::SLICE_CLOCKS * TrafficClass::COUNT;
+    pub const UPLINK_CLOCKS: usize = 64;
+    /// A power of two.
+    pub const FLOW_CLOCKS: usize = 65_536;
     pub const PROGRAMS: usize = CalledProgram::ALL.len();
     pub const COUNTERS: usize = 16_384;
     pub const DROPS: usize = 16_384;
@@ -39,6 +46,7 @@ pub enum MapKind {
     /// A hash that makes room for a new entry by giving up one that was not used for long.
     LruHash,
     PerCpuHash,
+    PerCpuArray,
     /// Programs that others call in their place.
     Programs,
     /// An array of one longest-prefix trie, replaced as a whole: the reader sees the old table or the
@@ -51,15 +59,17 @@ pub enum MapKind {
 pub enum CalledProgram {
     UnderlayTransit,
     UnderlayProbe,
+    WanEgress,
 }
 
 impl CalledProgram {
-    pub const ALL: [Self; 2] = [Self::UnderlayTransit, Self::UnderlayProbe];
+    pub const ALL: [Self; 3] = [Self::UnderlayTransit, Self::UnderlayProbe, Self::WanEgress];
 
     pub const fn number(self) -> u32 {
         match self {
             Self::UnderlayTransit => 0,
             Self::UnderlayProbe => 1,
+            Self::WanEgress => 2,
         }
     }
 
@@ -68,6 +78,7 @@ impl CalledProgram {
         match self {
             Self::UnderlayTransit => "underlay_transit",
             Self::UnderlayProbe => "underlay_probe",
+            Self::WanEgress => "wan_egress",
         }
     }
 }
@@ -206,6 +217,13 @@ pub const MAPS: &[MapSpec] = &[
         Writer::Agent,
         REFUSED,
     ),
+    map::<ShaperKey, ShaperTerms>(
+        "SHAPER_TERMS",
+        MapKind::SwappedLpmTrie,
+        Capacity::SLICE_CLOCKS,
+        Writer::Agent,
+        REFUSED,
+    ),
     map::<ReplyKey, u64>(
         "REPLIES",
         MapKind::LruHash,
@@ -275,6 +293,41 @@ pub const MAPS: &[MapSpec] = &[
         1,
         Writer::Kernel,
         "holds one value",
+    ),
+    map::<u32, UplinkClocks>(
+        "UPLINK_CLOCKS",
+        MapKind::Array,
+        Capacity::UPLINK_CLOCKS,
+        Writer::Kernel,
+        "has a place for each uplink",
+    ),
+    map::<u32, SliceClocks>(
+        "SLICE_CLOCKS",
+        MapKind::Array,
+        Capacity::SLICE_CLOCKS,
+        Writer::Kernel,
+        "has a place for each slice on an uplink",
+    ),
+    map::<u32, ClassClocks>(
+        "CLASS_CLOCKS",
+        MapKind::Array,
+        Capacity::CLASS_CLOCKS,
+        Writer::Kernel,
+        "has a place for each class of those",
+    ),
+    map::<u32, FlowClocks>(
+        "FLOW_CLOCKS",
+        MapKind::Array,
+        Capacity::FLOW_CLOCKS,
+        Writer::Kernel,
+        "flows that share a place are one flow to the shaper",
+    ),
+    map::<u32, ShaperCounts>(
+        "SHAPER_COUNTS",
+        MapKind::PerCpuArray,
+        Capacity::CLASS_CLOCKS,
+        Writer::Kernel,
+        "has a place for each class of a slice on an uplink",
     ),
     map::<CounterKey, Counter>(
         "COUNTERS",

