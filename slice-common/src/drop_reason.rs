@@ -144,6 +144,9 @@ drop_reasons! {
     55 ProbeLimit "probe_limit":
         "A peer sent more than 1,000 probes in a second; the rest is not answered.";
         "Find out who sends under that peer's address.";
+    56 OverHorizon "over_horizon":
+        "The packet would have waited longer for its turn on a shared uplink than its class allows.";
+        "Its senders ignore marks and losses, or the class's guarantee or the slice's ceiling is too small.";
     60 HelperFailed "helper_failed":
         "The kernel refused to change or redirect the packet.";
         "The packet already is a tunnel packet: a tunnel inside the pod sends offloaded packets.";
@@ -213,6 +216,7 @@ mod tests {
             (50, "no_path"),
             (54, "bad_probe"),
             (55, "probe_limit"),
+            (56, "over_horizon"),
             (60, "helper_failed"),
         ];
         let now: Vec<_> = DropReason::ALL

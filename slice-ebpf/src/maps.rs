@@ -3,16 +3,17 @@
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{
-    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuHashMap, ProgramArray,
+    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray,
 };
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use slice_common::address::Address;
 use slice_common::layout::{
-    CalledProgram, Capacity, Class, ClassKey, Counter, CounterKey, DropKey, Endpoint, FLOW_WORDS,
-    FirstFragment, Flow, FlowKey, FragmentKey, LearntMtu, LocalEndpoint, LocalKey, NewExchangesKey,
-    OutsideEntry, OutsideKey, Path, PathEnds, PathGroup, PathHealth, Peer, PolicyEntry, PolicyKey,
-    Probes, ReplyKey, Route, RouteKey, Settings, Slice,
+    CalledProgram, Capacity, Class, ClassClocks, ClassKey, Counter, CounterKey, DropKey, Endpoint,
+    FLOW_WORDS, FirstFragment, Flow, FlowClocks, FlowKey, FragmentKey, LearntMtu, LocalEndpoint,
+    LocalKey, NewExchangesKey, OutsideEntry, OutsideKey, Path, PathEnds, PathGroup, PathHealth,
+    Peer, PolicyEntry, PolicyKey, Probes, ReplyKey, Route, RouteKey, Settings, ShaperCounts,
+    ShaperKey, ShaperTerms, Slice, SliceClocks, UplinkClocks,
 };
 
 // Written by the agent.
@@ -52,6 +53,10 @@ static CLASSES: ArrayOfMaps<LpmTrie<ClassKey, Class, { Capacity::CLASSES }>, 1> 
 
 #[btf_map]
 static OUTSIDE: ArrayOfMaps<LpmTrie<OutsideKey, OutsideEntry, { Capacity::OUTSIDE }>, 1> =
+    ArrayOfMaps::new();
+
+#[btf_map]
+static SHAPER_TERMS: ArrayOfMaps<LpmTrie<ShaperKey, ShaperTerms, { Capacity::SLICE_CLOCKS }>, 1> =
     ArrayOfMaps::new();
 
 // Written here. Full of what expired is its normal state; an exchange that goes on is looked up and
@@ -94,10 +99,23 @@ static PATH_MTU_UNTIL: Array<u64, 1> = Array::new();
 #[btf_map]
 static PATH_HEALTH: HashMap<u32, PathHealth, { Capacity::PATHS }> = HashMap::new();
 
+// Written here: the shaper's clocks, each record on a cache line of its own.
+
+#[btf_map]
+static UPLINK_CLOCKS: Array<UplinkClocks, { Capacity::UPLINK_CLOCKS }> = Array::new();
+#[btf_map]
+static SLICE_CLOCKS: Array<SliceClocks, { Capacity::SLICE_CLOCKS }> = Array::new();
+#[btf_map]
+static CLASS_CLOCKS: Array<ClassClocks, { Capacity::CLASS_CLOCKS }> = Array::new();
+#[btf_map]
+static FLOW_CLOCKS: Array<FlowClocks, { Capacity::FLOW_CLOCKS }> = Array::new();
+
 // Written here, one copy per CPU: a shared counter next to hot state costs ten times as much.
 
 #[btf_map]
 static COUNTERS: PerCpuHashMap<CounterKey, Counter, { Capacity::COUNTERS }> = PerCpuHashMap::new();
+#[btf_map]
+static SHAPER_COUNTS: PerCpuArray<ShaperCounts, { Capacity::CLASS_CLOCKS }> = PerCpuArray::new();
 #[btf_map]
 static DROPS: PerCpuHashMap<DropKey, u64, { Capacity::DROPS }> = PerCpuHashMap::new();
 #[btf_map]
@@ -231,6 +249,43 @@ pub(crate) fn class(key: ClassKey) -> Option<Class> {
 pub(crate) fn outside_allows(key: OutsideKey) -> bool {
     let key = Key::new(OutsideKey::BITS, key);
     OUTSIDE.get_value_ptr_mut(0, &key).is_some()
+}
+
+#[inline(always)]
+pub(crate) fn shaper_terms(ifindex: u32, slice: u32) -> Option<&'static ShaperTerms> {
+    let key = Key::new(ShaperKey::BITS, ShaperKey { ifindex, slice });
+    // SAFETY: as for `route`.
+    SHAPER_TERMS
+        .get_value_ptr_mut(0, &key)
+        .map(|terms| unsafe { &*terms })
+}
+
+#[inline(always)]
+pub(crate) fn uplink_clocks(place: u32) -> Option<*mut UplinkClocks> {
+    UPLINK_CLOCKS.get_ptr_mut(place)
+}
+
+#[inline(always)]
+pub(crate) fn slice_clocks(place: u32) -> Option<*mut SliceClocks> {
+    SLICE_CLOCKS.get_ptr_mut(place)
+}
+
+#[inline(always)]
+pub(crate) fn class_clocks(place: u32) -> Option<*mut ClassClocks> {
+    CLASS_CLOCKS.get_ptr_mut(place)
+}
+
+#[inline(always)]
+pub(crate) fn flow_clocks(place: u32) -> Option<*mut FlowClocks> {
+    FLOW_CLOCKS.get_ptr_mut(place)
+}
+
+#[inline(always)]
+pub(crate) fn shaper_counts(place: u32) -> Option<&'static mut ShaperCounts> {
+    // SAFETY: as for `count_traffic`.
+    SHAPER_COUNTS
+        .get_ptr_mut(place)
+        .map(|counts| unsafe { &mut *counts })
 }
 
 #[inline(always)]

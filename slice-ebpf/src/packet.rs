@@ -14,7 +14,8 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{
     bpf_csum_level, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
     bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
-    bpf_skb_change_type, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+    bpf_skb_change_type, bpf_skb_ecn_set_ce, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_skb_vlan_pop,
 };
 use aya_ebpf::programs::TcContext;
 use slice_common::wire::{ETHERNET_BYTES, vxlan};
@@ -129,6 +130,31 @@ impl Packet {
     pub(crate) fn set_mark(self, mark: u32) {
         // SAFETY: the field is writable in TC programs.
         unsafe { (&raw mut (*self.skb).mark).write_volatile(mark) };
+    }
+
+    /// Whether the packet still belongs to the socket that made it, which counts what has not left yet.
+    #[inline(always)]
+    pub(crate) fn has_socket(self) -> bool {
+        // SAFETY: the verifier knows the field as a socket or nothing.
+        let socket = unsafe { (&raw const (*self.skb).__bindgen_anon_2.sk).read_volatile() };
+        !socket.is_null()
+    }
+
+    /// Makes `fq` keep the packet until a moment of the monotonic clock, or until when its sender wants it
+    /// to leave, if that is later.
+    #[inline(always)]
+    pub(crate) fn leave_at(self, moment_ns: u64) {
+        if field!(self, tstamp) < moment_ns {
+            // SAFETY: the field is writable in TC programs.
+            unsafe { (&raw mut (*self.skb).tstamp).write_volatile(moment_ns) };
+        }
+    }
+
+    /// Marks congestion (CE) in the packet's first IP header, if its sender is one that understands it.
+    #[inline(always)]
+    pub(crate) fn mark_congestion(self) -> bool {
+        // SAFETY: the helper checks the header; no packet pointer is kept across it.
+        unsafe { bpf_skb_ecn_set_ce(self.skb) == 1 }
     }
 
     /// Whether the packet is still owned by the IPv4 or IPv6 socket that made it.

@@ -146,6 +146,11 @@ impl Settings {
     /// In a wanted or observed image: that of the port owner, which may be created by the same plan.
     pub const PORT_OWNERS: u32 = 0;
 
+    #[inline(always)]
+    pub const fn shapes(&self) -> bool {
+        self.flags & Self::SHAPES != 0
+    }
+
     /// 0 means "never configured", so the count skips it when it wraps.
     pub const fn next_generation(&self) -> u32 {
         match self.generation.checked_add(1) {

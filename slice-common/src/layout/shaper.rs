@@ -5,8 +5,9 @@
 //! slice on an uplink a place among the clocks, and leaves it there for as long as both are configured.
 //! A place may be taken over at once: the clocks of who was there lead by a horizon at most.
 
-use super::{Counter, layout};
-use crate::id::TrafficClass;
+use super::{Capacity, Counter, layout};
+use crate::address::Address;
+use crate::id::{TrafficClass, Vni};
 use crate::shaper::{
     ByteCost, ClassTerms, DELAY_BUCKETS, Habits, SliceTerms, UplinkTerms, WireBytes,
 };
@@ -254,10 +255,22 @@ layout! {
     }
 }
 
+impl FlowClocks {
+    /// The place of a flow, by what its tunnel packets have in common: where they go, slice and class, and
+    /// the source port, in network order.
+    #[inline(always)]
+    pub const fn place(destination: Address, vni: Vni, source_port: u16) -> u32 {
+        let ends = destination.network_word() as u64 | (vni.number() as u64) << 32;
+        let hash = ends.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let hash = (hash ^ hash >> 32 ^ source_port as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (hash >> (u64::BITS - Capacity::FLOW_CLOCKS.ilog2())) as u32
+    }
+}
+
 layout! {
     /// Value of `SHAPER_COUNTS`, by the places of `CLASS_CLOCKS`: tunnel packets, and the bytes that the
     /// link carries for them. A segmentation-offload packet counts once, with the bytes of its segments.
-    pub struct ShaperCounts: 184 {
+    pub struct ShaperCounts: 208 {
         /// By [`crate::shaper::Mode`].
         pub guaranteed: Counter,
         pub borrowed: Counter,
@@ -315,6 +328,27 @@ mod tests {
         }
         assert_eq!(written.classes[2].clocks, 42);
         assert_eq!((written.clocks, written.uplink_clocks), (5, 3));
+    }
+
+    #[test]
+    fn flows_of_all_peers_slices_and_classes_spread_over_the_places() {
+        let mut places = std::collections::BTreeSet::new();
+        let mut flows = 0;
+        for peer in 0..8 {
+            for vni in [8, 9, 10, 16] {
+                for port in 0..32u16 {
+                    let destination = Address::from_network_word(0x0a00_0001 + (peer << 24));
+                    let vni = Vni::from_bytes([0, 0, vni]);
+                    let port = (0xc000 + 37 * port).to_be();
+                    let place = FlowClocks::place(destination, vni, port);
+                    assert!((place as usize) < Capacity::FLOW_CLOCKS);
+                    places.insert(place);
+                    flows += 1;
+                }
+            }
+        }
+        // 1,024 thrown into 65,536 places at random meet in eight.
+        assert!(places.len() > flows - 24, "{} of {flows}", places.len());
     }
 
     #[test]

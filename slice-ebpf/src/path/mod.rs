@@ -8,3 +8,4 @@ pub mod underlay_guard;
 pub mod underlay_ingress;
 pub mod underlay_probe;
 pub mod underlay_transit;
+pub mod wan_egress;

@@ -6,6 +6,7 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use slice_common::drop_reason::DropReason;
+use slice_common::layout::CalledProgram;
 
 use crate::maps;
 use crate::packet::Packet;
@@ -16,6 +17,10 @@ use crate::verdict::{Trace, Verdict, finish};
 pub fn underlay_guard(context: TcContext) -> i32 {
     let mut trace = Trace::UNKNOWN;
     let result = try_underlay_guard(Packet::new(&context), &mut trace);
+    if let Ok(Verdict::CalledOn(program)) = result {
+        // Does not come back, if the agent put the program there.
+        maps::call(&context, program);
+    }
     finish(&context, trace, result)
 }
 
@@ -24,9 +29,12 @@ fn try_underlay_guard(packet: Packet, trace: &mut Trace) -> Result<Verdict, Drop
     let Some(settings) = maps::settings() else {
         return Ok(Verdict::Untouched);
     };
-    // What the programs of this node put into the tunnel...
+    // What the programs of this node put into the tunnel, when it is its turn...
     if tunnel::is_marked(packet, &settings) {
-        return Ok(Verdict::Untouched);
+        return Ok(match settings.shapes() {
+            true => Verdict::CalledOn(CalledProgram::WanEgress),
+            false => Verdict::Untouched,
+        });
     }
     // ...and what is no IPv4 may leave. Somebody else may take tags off.
     let Some((ip, offset)) = parse::behind_tags(packet) else {

@@ -19,4 +19,5 @@ pub(crate) mod policy;
 pub(crate) mod probe;
 pub(crate) mod resolve;
 pub(crate) mod segment;
+pub(crate) mod shape;
 pub(crate) mod tunnel;

@@ -1,12 +1,12 @@
 //! The tunnel: what we read from a packet on the underlay, and what we write around one.
 
-use slice_common::address::Port;
+use slice_common::address::{Address, Port};
 use slice_common::drop_reason::DropReason;
 use slice_common::id::{TrafficClass, Vni};
 use slice_common::layout::{Class, Path, Settings};
 use slice_common::wire::ecn::{self, Ecn};
 use slice_common::wire::ipv4::{self, Ipv4Header};
-use slice_common::wire::transport::{UDP_CHECKSUM_OFFSET, UDP_HEADER_BYTES};
+use slice_common::wire::transport::{UDP, UDP_CHECKSUM_OFFSET, UDP_HEADER_BYTES};
 use slice_common::wire::vxlan::{self, Tunnel};
 use slice_common::wire::{ETHERNET_BYTES, ETHERTYPE_IPV4};
 
@@ -152,6 +152,31 @@ pub(crate) fn readdress(packet: Packet, outer: &Ipv4Header, path: &Path) -> Resu
 #[inline(always)]
 pub(crate) fn is_marked(packet: Packet, settings: &Settings) -> bool {
     packet.mark() == settings.tunnel_mark
+}
+
+/// A tunnel packet on its way out.
+#[derive(Clone, Copy)]
+pub(crate) struct Departing {
+    pub(crate) vni: Vni,
+    pub(crate) destination: Address,
+    /// Of the tunnel, in network order: a hash of the inner flow.
+    pub(crate) source_port: u16,
+}
+
+/// Reads a packet that the programs of this node marked; nothing where somebody else wrapped it up since.
+#[inline(always)]
+pub(crate) fn departing(packet: Packet, outer: &Ipv4Header) -> Option<Departing> {
+    if outer.protocol() != UDP || outer.header_bytes() != ipv4::HEADER_BYTES {
+        return None;
+    }
+    packet.make_readable(INNER_OFFSET + ipv4::HEADER_BYTES);
+    let [ports, _, flags, vni]: [u32; 4] = packet.load(UDP_OFFSET)?;
+    let [high, low, ..] = ports.to_ne_bytes();
+    Some(Departing {
+        vni: vxlan::parse_words([flags, vni])?,
+        destination: outer.destination(),
+        source_port: u16::from_ne_bytes([high, low]),
+    })
 }
 
 /// Takes the packet out of the tunnel, and returns its headers where they stand from now on, with the

@@ -12,6 +12,7 @@ pub mod load;
 mod plot;
 pub mod programs;
 pub mod report;
+pub mod shaper;
 pub mod statistics;
 pub mod targets;
 
@@ -31,6 +32,7 @@ use failover::FailoverArgs;
 use load::Run;
 use programs::EmptyPrograms;
 use report::{Machine, Report, Round};
+use shaper::ShaperArgs;
 use targets::{CASES, Case, Link, PROGRAM_CASES};
 
 use crate::json_file::JsonFile;
@@ -51,6 +53,8 @@ enum What {
     Path(PathArgs),
     /// Gateways that die and links that are cut: how long traffic is away
     Failover(FailoverArgs),
+    /// The shaper: what it adds to a packet, on one processor and on two
+    Shaper(ShaperArgs),
 }
 
 /// Arguments of `slice-lab bench path`.
@@ -99,6 +103,7 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
     let args = match &args.what {
         What::Path(args) => args,
         What::Failover(args) => return failover::run(args),
+        What::Shaper(args) => return shaper::run(args),
     };
     let figures = args.json.as_deref().map(JsonFile::checked).transpose()?;
     let mut report = Report::default();

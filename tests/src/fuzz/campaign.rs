@@ -19,6 +19,7 @@ use super::places;
 use super::tables::Tables;
 use crate::packet::{describe, describe_difference, faults};
 use crate::testrun::exchange::{DROP, NEXT, PASS, PRIORITY, REDIRECT, beginner};
+use crate::testrun::shaping::NOTHING_SHAPED;
 use crate::testrun::{Change, Program, State, World};
 
 pub(super) const BATCH: usize = 512;
@@ -228,6 +229,14 @@ fn add(expected: &mut Change, forecast: &Forecast) {
     expected.first_fragments.extend(forecast.noted);
     expected.narrowed.extend(forecast.narrowed);
     expected.paths.extend(forecast.path);
+    if let Some((place, bytes)) = forecast.shaped {
+        let counts = expected.shaped.entry(place).or_insert(NOTHING_SHAPED);
+        counts.guaranteed.packets += 1;
+        counts.guaranteed.bytes += bytes;
+        // At once, and packets of test runs have a socket.
+        counts.waited[0] += 1;
+        counts.with_socket += 1;
+    }
 }
 
 fn complaint_about_maps(

@@ -157,6 +157,10 @@ pub fn turns(program: Program) -> &'static [&'static str] {
             "bare_slice_address",
             "tagged",
             "ours",
+            "ours and no tunnel packet",
+            "shared by others",
+            "shaped",
+            "shaped in segments",
         ],
         Program::TunnelIngress => &[
             "redirected",

@@ -49,6 +49,8 @@ pub struct Forecast {
     pub narrowed: Option<(PathEnds, u32)>,
     /// What is noted of a path.
     pub path: Option<(u32, PathNote)>,
+    /// The shaper's place for the class that the packet is charged to, and its bytes on the link.
+    pub shaped: Option<(u32, u64)>,
 }
 
 impl Forecast {
@@ -62,6 +64,7 @@ impl Forecast {
             noted: None,
             narrowed: None,
             path: None,
+            shaped: None,
         }
     }
 

@@ -1,10 +1,13 @@
 //! The oddities of the node under test, beside what the scenes have.
 
 use anyhow::Result;
-use slice_common::id::PathGroupId;
+use slice_common::id::{PathGroupId, TrafficClass};
 use slice_common::layout::{
     Class, ClassKey, Endpoint, LocalEndpoint, Path, PathGroup, Peer, PolicyEntry, PolicyKey,
-    Probes, ReplyKey, Route, RouteKey, SentProbe,
+    Probes, ReplyKey, Route, RouteKey, SentProbe, ShaperBackend, ShaperPlace, ShaperTerms,
+};
+use slice_common::shaper::{
+    Assured, ClassTerms, Patience, Rate, SliceTerms, UplinkTerms, WireBytes,
 };
 
 use super::tables::{HERE, Tables, VIA};
@@ -54,6 +57,21 @@ const fn node(name: &'static str, address: [u8; 4], path_mtu: u32) -> Node {
         address,
         path_mtu,
     }
+}
+
+/// A slice for whose packets there is always room; two classes have terms of their own.
+pub(super) fn without_limits() -> ShaperTerms {
+    let most = Rate::new_checked(Rate::MAX_BPS).expect("in range");
+    let (frame, patience) = (WireBytes::new(1538), Patience::for_round_trip(0));
+    let class = ClassTerms::new(most, patience, frame);
+    let slice = SliceTerms::new(most, Assured::new(most, None), frame);
+    let place = ShaperPlace {
+        uplink: 1,
+        slice: 1,
+    };
+    ShaperTerms::new(ShaperBackend::Vq, place, &UplinkTerms::NONE, &slice, &class)
+        .with_class(TrafficClass::from_low_bits(2), &class)
+        .with_class(TrafficClass::from_low_bits(3), &class)
 }
 
 /// A group of paths that nobody has heard of.

@@ -5,12 +5,13 @@ use anyhow::Result;
 use slice_common::address::Address;
 use slice_common::layout::{
     Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideEntry, OutsideKey, OutsideWay, Path,
-    PathGroup, Peer, PolicyEntry, PolicyKey, Probes, Route, RouteKey, RouteKind, Settings, Slice,
+    PathGroup, Peer, PolicyEntry, PolicyKey, Probes, Route, RouteKey, RouteKind, Settings,
+    ShaperKey, ShaperTerms, Slice,
 };
 
 use super::places::{self, HALF_ATTACHED, OTHER_TABLE, UPSTAIRS};
 use crate::testrun::actors::{
-    EAST_1, EAST_1_POD_SIDE, KAFKA, NATIVE, PODS, PORT_OWNER, SHOP, TABLE, address,
+    EAST_1, EAST_1_POD_SIDE, KAFKA, NATIVE, NIC, PODS, PORT_OWNER, SHOP, TABLE, address,
 };
 use crate::testrun::{
     World, standard_classes, standard_outside, standard_policy, standard_routes, standard_settings,
@@ -34,6 +35,8 @@ pub struct Tables {
     pub paths: Vec<(u32, Path)>,
     pub probes: Vec<(u32, Probes)>,
     pub node_addresses: Vec<[u8; 4]>,
+    /// By device and slice.
+    pub shaper: Vec<((&'static str, u32), ShaperTerms)>,
 }
 
 impl Tables {
@@ -63,6 +66,7 @@ impl Tables {
             paths: Vec::new(),
             probes: Vec::new(),
             node_addresses: Vec::new(),
+            shaper: Vec::new(),
         }
     }
 
@@ -81,6 +85,7 @@ impl Tables {
             classes: standard_classes(),
             outside: standard_outside(),
             node_addresses: vec![EAST_1, EAST_1_POD_SIDE],
+            shaper: vec![((NIC, KAFKA.id), places::without_limits())],
             ..Self::empty()
         };
         for slice in [KAFKA, SHOP, NATIVE] {
@@ -136,6 +141,12 @@ impl Tables {
         for (path, probes) in &self.probes {
             world.insert("PROBES", *path, *probes)?;
         }
+        let mut shaper = Vec::new();
+        for ((device, slice), terms) in &self.shaper {
+            let (ifindex, slice) = (world.ifindex(device)?, *slice);
+            shaper.push((ShaperKey { ifindex, slice }, *terms));
+        }
+        world.set_shaper_terms(&shaper)?;
         for node in &self.node_addresses {
             world.insert("NODE_ADDRESSES", address(*node).network_word(), 1u32)?;
         }
@@ -150,6 +161,10 @@ impl Tables {
         find(&self.locals, |key| {
             (key.table, key.address.octets()) == (table, of)
         })
+    }
+
+    pub fn shaper_terms(&self, device: &'static str, slice: u32) -> Option<&ShaperTerms> {
+        find(&self.shaper, |key| *key == (device, slice))
     }
 
     pub fn slice(&self, number: u32) -> Option<&Slice> {

@@ -59,6 +59,7 @@ pub(super) fn of_node(
         paths: list(maps.entries::<u32, Path>("PATHS")?),
         probes: list(maps.entries::<u32, Probes>("PROBES")?),
         node_addresses: node_addresses.into_keys().map(octets).collect(),
+        shaper: Vec::new(),
     })
 }
 

@@ -10,7 +10,7 @@ use aya::{TestRun as _, TestRunOptions};
 use slice_common::drop_reason::DropReason;
 use slice_common::layout::{
     Counter, CounterKey, Direction, DropKey, FirstFragment, FragmentKey, NewExchangesKey, PathEnds,
-    ReplyKey,
+    ReplyKey, ShaperCounts,
 };
 use slice_common::reply;
 
@@ -177,6 +177,12 @@ impl Expected {
         self
     }
 
+    /// The shaper counts this at one of its places for classes.
+    pub fn shaped(mut self, place: u32, counts: ShaperCounts) -> Self {
+        self.change.shaped.insert(place, counts);
+        self
+    }
+
     /// The reply with these properties will be welcome for the next minute.
     pub fn remembered(mut self, reply: ReplyKey) -> Self {
         self.change.remembered.insert(reply);
@@ -194,6 +200,8 @@ pub struct Sent<'w> {
     pub(super) mark: u32,
     /// Where the host got the packet from; `None`: it made it itself.
     pub(super) came_in_by: Option<&'static str>,
+    /// When its sender wants it to leave, in kernel nanoseconds; 0: at once.
+    pub(super) departure_ns: u64,
     /// How much of the frame lies in the first buffer; `None`: as much as there is room.
     pub(super) first_buffer_bytes: Option<usize>,
     pub(super) frame: Vec<u8>,
@@ -205,6 +213,7 @@ struct Ended {
     frame: Vec<u8>,
     mark: u32,
     priority: u32,
+    departure_ns: u64,
     took: Duration,
 }
 
@@ -217,6 +226,7 @@ impl early::Passed {
             frame: self.frame,
             mark,
             priority: PRIORITY,
+            departure_ns: 0,
             took: self.took,
         }
     }
@@ -229,6 +239,7 @@ struct Outcome {
     frame: Vec<u8>,
     mark: u32,
     priority: u32,
+    departure_ns: u64,
     change: Change,
     late_replies: Vec<ReplyKey>,
     took: Duration,
@@ -264,10 +275,41 @@ impl Sent<'_> {
         }
     }
 
+    /// Says when its sender wants it to leave.
+    pub fn to_leave_at(self, departure_ns: u64) -> Self {
+        Self {
+            departure_ns,
+            ..self
+        }
+    }
+
+    /// Runs the program, which lets the packet go on, and returns when it is to leave and what it looks like
+    /// then.
+    pub fn departure(self) -> Result<(u64, Vec<u8>)> {
+        let outcome = self.run()?;
+        let mut complaints = String::new();
+        if outcome.code != NEXT {
+            let _ = writeln!(
+                complaints,
+                "expected next (-1), found {}\n{}",
+                name_of(outcome.code),
+                outcome.change.describe()
+            );
+        }
+        for fault in faults(&outcome.frame) {
+            let _ = writeln!(complaints, "what came out has a wrong {fault}");
+        }
+        self.judge(complaints)?;
+        Ok((outcome.departure_ns, outcome.frame))
+    }
+
     /// Runs the program and compares everything.
     pub fn expect(self, expected: Expected) -> Result<()> {
         let outcome = self.run()?;
         let mut complaints = outcome.complaints_about_context(self.mark_afterwards(&outcome));
+        if outcome.departure_ns != self.departure_ns {
+            let _ = writeln!(complaints, "is to leave at {} ns", outcome.departure_ns);
+        }
         if outcome.code != expected.code {
             let _ = writeln!(
                 complaints,
@@ -373,6 +415,7 @@ impl Sent<'_> {
             frame,
             mark,
             priority,
+            departure_ns,
             took,
         } = match self.program {
             Program::UnderlayFilter => early::run(self.world, &self.frame, self.first_buffer_bytes)
@@ -402,6 +445,7 @@ impl Sent<'_> {
             frame,
             mark,
             priority,
+            departure_ns,
             change,
             late_replies,
             took,
@@ -448,6 +492,7 @@ impl Sent<'_> {
             frame: frame_out,
             mark: word(&context_out, MARK_OFFSET),
             priority: word(&context_out, PRIORITY_OFFSET),
+            departure_ns: long_word(&context_out, DEPARTURE_OFFSET),
             took: result.duration,
         })
     }
@@ -468,6 +513,8 @@ impl Sent<'_> {
         ] {
             context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
         }
+        let departure = &mut context[DEPARTURE_OFFSET..DEPARTURE_OFFSET + 8];
+        departure.copy_from_slice(&self.departure_ns.to_ne_bytes());
         context
     }
 }
@@ -487,6 +534,7 @@ pub(crate) const MARK_OFFSET: usize = 8;
 pub(crate) const PRIORITY_OFFSET: usize = 32;
 pub(crate) const INGRESS_IFINDEX_OFFSET: usize = 36;
 pub(crate) const IFINDEX_OFFSET: usize = 40;
+pub(crate) const DEPARTURE_OFFSET: usize = 152;
 pub(crate) const GSO_SEGMENTS_OFFSET: usize = 164;
 pub(crate) const GSO_SIZE_OFFSET: usize = 176;
 
@@ -528,6 +576,15 @@ fn is_tunnelled(frame: &[u8]) -> bool {
 
 pub(crate) fn word(bytes: &[u8; CONTEXT_BYTES], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn long_word(bytes: &[u8; CONTEXT_BYTES], at: usize) -> u64 {
+    let (low, high) = (word(bytes, at), word(bytes, at + 4));
+    if cfg!(target_endian = "little") {
+        u64::from(high) << 32 | u64::from(low)
+    } else {
+        u64::from(low) << 32 | u64::from(high)
+    }
 }
 
 /// The clock that programs read.

@@ -13,6 +13,7 @@ mod devices;
 pub(crate) mod early;
 pub(crate) mod exchange;
 mod scenes;
+pub(crate) mod shaping;
 pub(crate) mod state;
 mod suite;
 pub mod vlan;

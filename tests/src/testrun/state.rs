@@ -9,11 +9,13 @@ use aya::maps::{Array, HashMap, PerCpuHashMap};
 use slice_common::drop_reason::DropReason;
 use slice_common::layout::{
     Counter, CounterKey, DropKey, FirstFragment, FragmentKey, LearntMtu, MAPS, NewExchangesKey,
-    PathEnds, PathHealth, ReplyKey, Writer,
+    PathEnds, PathHealth, ReplyKey, ShaperCounts, Writer,
 };
 
+use super::shaping;
+
 /// The maps that this file reads; a new one that programs write must be added here.
-const READ_HERE: [&str; 9] = [
+const READ_HERE: [&str; 10] = [
     "REPLIES",
     "NEW_EXCHANGES",
     "FRAGMENTS",
@@ -23,10 +25,18 @@ const READ_HERE: [&str; 9] = [
     "PATH_UNPROVEN",
     "COUNTERS",
     "DROPS",
+    "SHAPER_COUNTS",
 ];
 /// Caches: that nothing else depends on them is what every scene shows.
 const CACHES: [&str; 2] = ["FLOWS", "FLOW_SIGHTINGS"];
 
+/// Moved by every packet that is shaped: what they decide is what scenes look at.
+const CLOCKS: [&str; 4] = [
+    "UPLINK_CLOCKS",
+    "SLICE_CLOCKS",
+    "CLASS_CLOCKS",
+    "FLOW_CLOCKS",
+];
 /// The contents of every map that the programs write, summed over the CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -44,6 +54,8 @@ pub struct State {
     pub health: BTreeMap<u32, PathHealth>,
     /// By path group.
     pub unproven: BTreeMap<u32, u64>,
+    /// What the shaper counted, by place; nothing where it counted nothing.
+    pub shaped: BTreeMap<u32, ShaperCounts>,
 }
 
 /// What a packet can tell of a path.
@@ -74,6 +86,8 @@ pub struct Change {
     pub paths: BTreeSet<(u32, PathNote)>,
     /// Packets that took an unproven path, by path group.
     pub unproven: BTreeMap<u32, u64>,
+    /// What the shaper counted, by place.
+    pub shaped: BTreeMap<u32, ShaperCounts>,
     /// Anything that programs must never do, such as a counter that went down.
     pub impossible: Vec<String>,
 }
@@ -81,7 +95,8 @@ pub struct Change {
 /// Makes sure that no map with the kernel as writer is overlooked.
 pub(super) fn check_that_every_map_is_read() -> Result<()> {
     for map in MAPS.iter().filter(|map| map.writer != Writer::Agent) {
-        if !READ_HERE.contains(&map.name) && !CACHES.contains(&map.name) {
+        let known = READ_HERE.iter().chain(&CACHES).chain(&CLOCKS);
+        if !known.clone().any(|name| *name == map.name) {
             bail!(
                 "the programs write {}, and the harness does not look at it: extend State",
                 map.name
@@ -145,6 +160,7 @@ impl State {
             let (group, values) = entry.context("PATH_UNPROVEN")?;
             state.unproven.insert(group, values.iter().sum());
         }
+        state.shaped = shaping::counts(object)?;
         Ok(state)
     }
 
@@ -190,7 +206,7 @@ impl State {
         for group in state.unproven.keys() {
             unproven.remove(group).context("PATH_UNPROVEN")?;
         }
-        Ok(())
+        shaping::clear(object)
     }
 
     /// What happened between `self` and `later`.
@@ -267,6 +283,7 @@ impl State {
                 change.unproven.insert(*group, new - old);
             }
         }
+        change.shaped = shaping::counted_since(&self.shaped, &later.shaped);
         change
     }
 }
@@ -306,6 +323,9 @@ impl Change {
         }
         for (group, packets) in &self.unproven {
             let _ = writeln!(text, "  path group {group}: {packets} unproven");
+        }
+        for (place, counts) in &self.shaped {
+            let _ = writeln!(text, "  shaped at {place}: {counts:?}");
         }
         for line in &self.impossible {
             let _ = writeln!(text, "  IMPOSSIBLE: {line}");

@@ -98,7 +98,8 @@ impl World {
         self.set_routes(&standard_routes())?;
         self.set_policy(&standard_policy())?;
         self.set_outside(&standard_outside())?;
-        self.set_classes(&standard_classes())
+        self.set_classes(&standard_classes())?;
+        self.set_shaper_terms(&[])
     }
 
     /// Begins to send a frame into a program, as if it came by `device`.
@@ -118,6 +119,7 @@ impl World {
             gso_bytes: 0,
             mark: MARK,
             came_in_by: None,
+            departure_ns: 0,
             first_buffer_bytes: None,
             frame,
         }
@@ -506,7 +508,7 @@ fn rule(
 }
 
 /// Fills a new trie and puts it in place of the old one.
-fn swap<K: Plain, V: Plain>(
+pub(super) fn swap<K: Plain, V: Plain>(
     object: &mut Ebpf,
     name: &str,
     capacity: usize,

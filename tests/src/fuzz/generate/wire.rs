@@ -323,7 +323,12 @@ impl Generator {
             self.probe(EAST_1, to, to).frame(ROUTER_MAC, NIC_MAC)
         } else if self.random.percent(50) {
             let to = self.any_peer();
-            let tunnel = Vxlan::between(EAST_1, to).slice(KAFKA.id, 0).carry(&inner);
+            let (slice, class) = (
+                self.random.pick(&[KAFKA, KAFKA, SHOP]),
+                self.random.below(8),
+            );
+            let tunnel = Vxlan::between(EAST_1, to).slice(slice.id, class as u8);
+            let tunnel = tunnel.carry(&inner);
             self.twist_tunnel(tunnel).frame(ROUTER_MAC, NIC_MAC)
         } else {
             framed(&inner)

@@ -13,6 +13,7 @@ mod read;
 mod rewrite;
 mod transit;
 mod underlay;
+mod wan;
 
 use std::collections::BTreeMap;
 
@@ -71,6 +72,7 @@ struct Notes {
     noted: Option<(FragmentKey, FirstFragment)>,
     narrowed: Option<(PathEnds, u32)>,
     path: Option<(u32, PathNote)>,
+    shaped: Option<(u32, u64)>,
 }
 
 type Judgement = Result<Decision, DropReason>;
@@ -156,6 +158,7 @@ impl<'t> Model<'t> {
             noted: notes.noted,
             narrowed: notes.narrowed,
             path: notes.path,
+            shaped: notes.shaped,
             ..forecast
         }
     }

@@ -222,6 +222,7 @@ impl<'t> Model<'t> {
     pub(super) fn underlay_guard(&mut self, input: &Input, notes: &mut Notes) -> Judgement {
         if input.mark == self.tables.settings.tunnel_mark {
             self.saw(input, "ours");
+            self.wan_egress(input, notes);
             return Ok(Decision::Untouched);
         }
         let Some((ip, offset)) = Ip::behind_tags(&input.frame) else {

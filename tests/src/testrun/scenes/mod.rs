@@ -17,6 +17,7 @@ mod paths;
 mod receive;
 mod replies;
 mod send;
+mod shaper;
 mod stack;
 mod strict;
 mod transit;
@@ -110,6 +111,10 @@ pub fn scenes() -> Vec<Scene> {
         paths: probed_path_is_chosen_by_its_answers unprobed_path_is_chosen_by_what_is_heard
             arrival_proves_a_watched_path probe_is_answered drop_bad_probe drop_probe_limit
             only_the_probers_probes_leave;
+        shaper: drop_over_horizon what_fits_the_ceiling_passes a_class_keeps_its_guarantee
+            probes_and_strangers_are_not_shaped packets_are_given_a_departure
+            whoever_waits_long_is_told segments_are_counted_as_the_link_carries_them
+            a_class_without_terms_is_the_default_one;
         guard: drop_forged_underlay drop_bare_slice_address what_others_send_leaves;
     }
 }

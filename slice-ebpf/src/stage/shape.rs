@@ -1,0 +1,151 @@
+//! When may this tunnel packet leave?
+
+use slice_common::drop_reason::DropReason;
+use slice_common::id::Vni;
+use slice_common::layout::{Counter, FlowClocks, ShaperBackend, ShaperClass, ShaperTerms};
+use slice_common::shaper::{
+    Arrival, LINK_BYTES, Mode, Outgoing, Terms, Verdict, WireBytes, Words, delay_bucket, shape,
+    wire_bytes,
+};
+use slice_common::wire::transport::{TCP, TCP_OFFSET_FLAGS_OFFSET, TcpFlags, UDP_HEADER_BYTES};
+use slice_common::wire::{ETHERNET_BYTES, ipv4, vxlan};
+
+use crate::packet::{Packet, now_ns};
+use crate::stage::tunnel::{self, Departing};
+use crate::{clocks, maps};
+
+/// What the slice of a tunnel packet may do on the device that it leaves by; nothing where it may do
+/// what it likes.
+#[inline(always)]
+pub(crate) fn terms(packet: Packet, vni: Vni) -> Option<&'static ShaperTerms> {
+    maps::shaper_terms(packet.ifindex(), vni.slice_number())
+}
+
+#[inline(always)]
+pub(crate) fn class(terms: &'static ShaperTerms, vni: Vni) -> &'static ShaperClass {
+    &terms.classes[vni.class().number() as usize & 7]
+}
+
+/// What the link carries for a tunnel packet.
+#[inline(always)]
+pub(crate) fn bytes_on_link(packet: Packet) -> WireBytes {
+    let network_bytes = packet.len().saturating_sub(ETHERNET_BYTES);
+    let gso_bytes = packet.gso_bytes();
+    if gso_bytes == 0 {
+        return WireBytes::new(network_bytes as u64 + LINK_BYTES as u64);
+    }
+    let header_bytes = vxlan::OVERHEAD_BYTES + inner_header_bytes(packet);
+    wire_bytes(Outgoing {
+        header_bytes,
+        payload_bytes: network_bytes.saturating_sub(header_bytes),
+        gso_bytes,
+        added_bytes: 0,
+    })
+}
+
+/// What each segment has a copy of, behind the tunnel's headers.
+#[inline(always)]
+fn inner_header_bytes(packet: Packet) -> u32 {
+    let Some(ip) = packet.load::<ipv4::Ipv4Header>(tunnel::INNER_OFFSET) else {
+        return 0;
+    };
+    if ip.protocol() != TCP {
+        return ip.header_bytes() + UDP_HEADER_BYTES;
+    }
+    let at = tunnel::INNER_OFFSET + ip.header_bytes() + TCP_OFFSET_FLAGS_OFFSET;
+    packet.make_readable(at + 2);
+    match packet.load::<[u8; 2]>(at) {
+        Some(bytes) => ip.header_bytes() + TcpFlags::from_bytes(bytes).header_bytes(),
+        None => ip.header_bytes(),
+    }
+}
+
+/// When a packet may leave.
+pub(crate) struct Turn {
+    bytes: WireBytes,
+    verdict: Verdict,
+    departure_ns: u64,
+    delay_ns: u64,
+    is_marked: bool,
+}
+
+/// Finds when the packet may leave, and charges it to whom it concerns. Nothing where the agent names
+/// places that no map has.
+#[inline(always)]
+pub(crate) fn turn(
+    terms: &ShaperTerms,
+    class: &ShaperClass,
+    departing: &Departing,
+    bytes: WireBytes,
+) -> Option<Turn> {
+    let place = FlowClocks::place(departing.destination, departing.vni, departing.source_port);
+    let clocks = clocks::of(terms, class, place)?;
+    let words = Words {
+        uplink: &clocks.uplink,
+        slice: &clocks.slice,
+        class: &clocks.class,
+        flow: &clocks.flow,
+    };
+    let terms = Terms {
+        uplink: &terms.uplink(),
+        slice: &terms.slice(),
+        class: &class.terms(),
+    };
+    let now_ns = now_ns();
+    let decision = shape(Arrival { now_ns, bytes }, terms, &words);
+    Some(Turn {
+        bytes,
+        verdict: decision.verdict,
+        departure_ns: decision.departure_ns,
+        delay_ns: decision.departure_ns.saturating_sub(now_ns),
+        is_marked: decision.is_marked,
+    })
+}
+
+/// Tells the packet's sender that it waits long, if it does and the sender understands that.
+#[inline(always)]
+pub(crate) fn tell_congestion(packet: Packet, turn: &Turn) -> bool {
+    turn.is_marked && packet.mark_congestion()
+}
+
+/// Counts the packet at its class.
+/// # Errors  when it would have to wait too long.
+#[inline(always)]
+pub(crate) fn count(
+    packet: Packet,
+    class: &ShaperClass,
+    turn: &Turn,
+    is_marked: bool,
+) -> Result<(), DropReason> {
+    let Some(counts) = maps::shaper_counts(class.clocks) else {
+        return Ok(());
+    };
+    let mode = match turn.verdict {
+        Verdict::Send(Mode::Guaranteed) => &mut counts.guaranteed,
+        Verdict::Send(Mode::Borrowed) => &mut counts.borrowed,
+        Verdict::Send(Mode::Lane) => &mut counts.lane,
+        Verdict::Drop => {
+            add(&mut counts.over_horizon, turn);
+            return Err(DropReason::OverHorizon);
+        }
+    };
+    add(mode, turn);
+    counts.marked += is_marked as u64;
+    counts.with_socket += packet.has_socket() as u64;
+    counts.waited[delay_bucket(turn.delay_ns)] += 1;
+    Ok(())
+}
+
+#[inline(always)]
+fn add(counter: &mut Counter, turn: &Turn) {
+    counter.packets += 1;
+    counter.bytes += turn.bytes.count() as u64;
+}
+
+/// Makes the packet wait until it may leave, where the device can.
+#[inline(always)]
+pub(crate) fn keep_to_departure(packet: Packet, terms: &ShaperTerms, turn: &Turn) {
+    if terms.backend == ShaperBackend::Edt.number() {
+        packet.leave_at(turn.departure_ns);
+    }
+}

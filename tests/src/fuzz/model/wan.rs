@@ -1,0 +1,78 @@
+//! What is counted of a tunnel packet that leaves by an uplink which slices share.
+//!
+//! The rates are such that nothing ever waits, because a model that knows when a packet came would be the
+//! clock of the kernel. So this covers which packets are charged, to whom and for how many bytes; what waits
+//! and what is too late is for the scenes, and for the simulator of the shaper's arithmetic.
+
+use super::read::{Ip, TCP, UDP};
+use super::underlay::{INNER, VXLAN};
+use super::{Model, Notes};
+use crate::fuzz::input::Input;
+
+/// Ethernet's header, checksum, preamble and gap.
+const AROUND_FRAME_BYTES: usize = 38;
+/// IPv4, UDP, VXLAN and Ethernet.
+const TUNNEL_BYTES: usize = 50;
+
+impl Model<'_> {
+    pub(super) fn wan_egress(&mut self, input: &Input, notes: &mut Notes) {
+        let Some((slice, class)) = departing(&input.frame) else {
+            return self.saw(input, "ours and no tunnel packet");
+        };
+        let Some(terms) = self.tables.shaper_terms(input.device, slice) else {
+            return self.saw(input, "shared by others");
+        };
+        let place = terms.classes[usize::from(class)].clocks;
+        let bytes = bytes_on_link(&input.frame, input.gso_bytes as usize);
+        if input.gso_bytes != 0 {
+            self.saw(input, "shaped in segments");
+        }
+        self.saw(input, "shaped");
+        notes.shaped = Some((place, bytes as u64));
+    }
+}
+
+/// Slice and class of a tunnel packet of ours, whatever is inside.
+fn departing(frame: &[u8]) -> Option<(u32, u8)> {
+    let outer = Ip::of_frame(frame)?;
+    if outer.protocol() != UDP || outer.header_bytes() != 20 {
+        return None;
+    }
+    match frame.get(VXLAN..VXLAN + 8) {
+        Some(&[8, 0, 0, 0, a, b, c, 0]) => Some((u32::from_be_bytes([0, a, b, c]) >> 3, c & 7)),
+        _ => None,
+    }
+}
+
+/// Frame by frame, as the card cuts them.
+fn bytes_on_link(frame: &[u8], gso_bytes: usize) -> usize {
+    let network_bytes = frame.len() - 14;
+    if gso_bytes == 0 {
+        return network_bytes + AROUND_FRAME_BYTES;
+    }
+    let header_bytes = TUNNEL_BYTES + inner_header_bytes(frame);
+    let mut left = network_bytes.saturating_sub(header_bytes);
+    let mut bytes = 0;
+    loop {
+        let payload_bytes = left.min(gso_bytes);
+        bytes += header_bytes + payload_bytes + AROUND_FRAME_BYTES;
+        left -= payload_bytes;
+        if left == 0 {
+            return bytes;
+        }
+    }
+}
+
+fn inner_header_bytes(frame: &[u8]) -> usize {
+    let Some(inner) = Ip::at(frame, INNER) else {
+        return 0;
+    };
+    if inner.protocol() != TCP {
+        return inner.header_bytes() + 8;
+    }
+    let offset = INNER + inner.header_bytes() + 12;
+    match frame.get(offset..offset + 2) {
+        Some(bytes) => inner.header_bytes() + usize::from(bytes[0] >> 4) * 4,
+        None => inner.header_bytes(),
+    }
+}
