@@ -270,7 +270,7 @@ impl FlowClocks {
 layout! {
     /// Value of `SHAPER_COUNTS`, by the places of `CLASS_CLOCKS`: tunnel packets, and the bytes that the
     /// link carries for them. A segmentation-offload packet counts once, with the bytes of its segments.
-    pub struct ShaperCounts: 208 {
+    pub struct ShaperCounts: 216 {
         /// By [`crate::shaper::Mode`].
         pub guaranteed: Counter,
         pub borrowed: Counter,
@@ -283,6 +283,8 @@ layout! {
         pub with_socket: u64,
         /// Of those that left: by how long they had to wait ([`crate::shaper::delay_bucket`]).
         pub waited: [u64; DELAY_BUCKETS],
+        /// By how long the latest one had to.
+        pub latest_wait_ns: u64,
     }
 }
 

@@ -90,6 +90,8 @@ impl Case {
 struct Report {
     machine: Machine,
     repeat: u32,
+    /// Of `wan_egress`, by this kernel's verifier.
+    verified_instructions: Option<u32>,
     /// One processor, by case.
     ns: BTreeMap<Case, Estimate>,
     /// `Free` less `Untouched`.
@@ -106,6 +108,7 @@ struct Report {
 struct Rounds {
     ns: BTreeMap<Case, Vec<f64>>,
     pair_ns: BTreeMap<Case, Vec<f64>>,
+    verified_instructions: Option<u32>,
 }
 
 /// Measures, prints, and writes what was asked for.
@@ -127,7 +130,11 @@ fn measure(count: usize, cpus: usize) -> Result<Rounds> {
     let file = object_file();
     let object = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let mut world = World::new(&object)?;
-    let mut rounds = Rounds::default();
+    let shaper = world.programs().iter().find(|it| it.name == "wan_egress");
+    let mut rounds = Rounds {
+        verified_instructions: shaper.and_then(|it| it.verified_instructions),
+        ..Rounds::default()
+    };
     for _ in 0..count {
         for case in Case::ALL {
             world.reset()?;
@@ -225,6 +232,7 @@ fn report(machine: Machine, rounds: &Rounds) -> Result<Report> {
     Ok(Report {
         machine,
         repeat: REPEAT,
+        verified_instructions: rounds.verified_instructions,
         ns,
         shaper_added_ns: less_untouched(Case::Free)?,
         shaper_added_waiting_ns: less_untouched(Case::Waits)?,

@@ -34,6 +34,7 @@ pub(crate) const NOTHING_SHAPED: ShaperCounts = ShaperCounts {
     marked: 0,
     with_socket: 0,
     waited: [0; DELAY_BUCKETS],
+    latest_wait_ns: 0,
 };
 
 /// What was counted, summed over the CPUs, where something was.
@@ -122,6 +123,8 @@ fn combine(one: &ShaperCounts, other: &ShaperCounts, f: fn(u64, u64) -> u64) -> 
         marked: f(one.marked, other.marked),
         with_socket: f(one.with_socket, other.with_socket),
         waited: std::array::from_fn(|bucket| f(one.waited[bucket], other.waited[bucket])),
+        // No count.
+        latest_wait_ns: 0,
     }
 }
 
