@@ -82,13 +82,20 @@ fn run_agent(arguments: AgentArguments) -> Result<()> {
 fn check(path: &Path) -> Result<()> {
     let configuration = refuse(path, config::read(path))?;
     let node = configuration.node();
-    print(&format!(
+    let mut text = format!(
         "{}: valid for node {} of cluster {}, slices: {}\n",
         path.display(),
         node.name,
         node.cluster,
         configuration.slices().len()
-    ))
+    );
+    for uplink in &node.uplinks {
+        let shares = refuse(path, compile::shares(&configuration, uplink))?;
+        for (slice, share) in shares {
+            text.push_str(&format!("{}\n", compile::in_words(uplink, slice, &share)));
+        }
+    }
+    print(&text)
 }
 
 /// Reads everything and changes nothing; works where nothing is installed yet.

@@ -43,13 +43,13 @@ refused! {
         "dscp: 48}"
         => "dscp: 48, colour: red}",
         "node.yaml, document 2, line 35: spec.qos.classes[0]: unknown field `colour`, expected \
-         one of `name`, `match`, `dscp`; see the configuration reference for the fields and \
+         one of `name`, `match`, `dscp`, `guaranteePercent`, `weight`, `favourInteractive`; see the configuration reference for the fields and \
          their types";
 
     key_of_a_later_release:
         "  qos:\n"
-        => "  qos:\n    ceiling: {default: 200M}\n",
-        "node.yaml, document 2, line 34: `ceiling` is not supported yet, so nothing would \
+        => "  topology: {reach: Direct}\n  qos:\n",
+        "node.yaml, document 2, line 33: `topology` is not supported yet, so nothing would \
          enforce it; remove it until a release does";
 
     missing_key:

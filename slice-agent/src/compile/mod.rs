@@ -9,8 +9,10 @@ mod node_addresses;
 mod outside;
 mod policy;
 mod ports;
+mod shaping;
 mod tables;
 
 pub use early_drop::{Obstacle, early_drop};
 pub use node_addresses::left_out;
+pub use shaping::{SliceShaping, in_words, shaping, shares};
 pub use tables::{asked_by, compile, pods_without_mac};

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::qos::QosProblem;
+
 /// One mistake and its place.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{}", on_one_line(.place, .problem))]
@@ -226,6 +228,8 @@ pub enum Problem {
     NoEncryption,
     #[error("slice traffic is not encrypted; write `acceptPlaintext: true` to accept that")]
     PlaintextNotAccepted,
+    #[error(transparent)]
+    Qos(Box<QosProblem>),
     #[error("{count} classes, but at most 7 fit beside the default class; remove some")]
     TooManyClasses { count: usize },
     #[error("{traffic} is also matched at {first}; a packet is of one class, so remove one match")]
@@ -387,6 +391,12 @@ pub enum Problem {
         count: usize,
         limit: usize,
     },
+}
+
+impl From<QosProblem> for Problem {
+    fn from(problem: QosProblem) -> Self {
+        Self::Qos(Box::new(problem))
+    }
 }
 
 /// Two prefixes that share addresses.

@@ -72,6 +72,11 @@ pub const OBJECTS: &[Object] = &[
                 "none",
                 "Other clusters, as far as they are reached through gateways.",
             ),
+            field(
+                "uplinks",
+                "none",
+                "Links by which packets leave the cluster, as far as slices have a ceiling there.",
+            ),
         ],
     },
     Object {
@@ -199,6 +204,35 @@ pub const OBJECTS: &[Object] = &[
         ],
     },
     Object {
+        type_name: "UplinkFields",
+        title: "Node: `uplinks[]`",
+        fields: &[
+            field(
+                "name",
+                REQUIRED,
+                "Name of the link; overrides of rates name it, and no cluster is called so.",
+            ),
+            field(
+                "interface",
+                REQUIRED,
+                "The interface that leads to it: the underlay's.",
+            ),
+            field(
+                "rate",
+                REQUIRED,
+                "What is paid for, in bits per second, as a Kubernetes quantity: `200M`, `1.5G`, `100Mi`; \
+                 8k to 400G. It counts everything that an Ethernet link carries, gaps between frames too.",
+            ),
+            field(
+                "nodes",
+                "1",
+                "How many nodes send by this link to other clusters, this one among them. Each may send an \
+                 equal part of `rate` and of the slices' rates. Gateways that only stand in for each other \
+                 count as one.",
+            ),
+        ],
+    },
+    Object {
         type_name: "SliceDocument",
         title: "Slice",
         fields: &[
@@ -232,7 +266,11 @@ pub const OBJECTS: &[Object] = &[
                 "everything denied",
                 "Who inside the slice may talk to whom.",
             ),
-            field("qos", "one class", "Traffic classes."),
+            field(
+                "qos",
+                "one class",
+                "Traffic classes, and what they may send.",
+            ),
             field(
                 "encryption",
                 REQUIRED,
@@ -359,11 +397,44 @@ pub const OBJECTS: &[Object] = &[
     Object {
         type_name: "QosFields",
         title: "Slice: `spec.qos`",
-        fields: &[field(
-            "classes",
-            "none",
-            "At most 7. A class's number on the wire is its position, so append only.",
-        )],
+        fields: &[
+            field(
+                "ceiling",
+                "not shaped",
+                "What the slice sends to other clusters by one uplink, at most. Nodes that send there \
+                 themselves need `uplinks`.",
+            ),
+            field(
+                "sliceGuarantee",
+                "as `ceiling`",
+                "What the slice can send by one uplink whatever other slices send. All slices of an uplink \
+                 together are guaranteed no more than its rate.",
+            ),
+            field(
+                "classes",
+                "none",
+                "At most 7. A class's number on the wire is its position, so append only. Packets of none \
+                 are a class too, with nothing guaranteed and weight 1.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "RatesFields",
+        title: "Slice: `spec.qos.ceiling`, `spec.qos.sliceGuarantee`",
+        fields: &[
+            field(
+                "default",
+                REQUIRED,
+                "Bits per second as a Kubernetes quantity (`200M`).",
+            ),
+            field(
+                "overrides",
+                "none",
+                "Other rates by name of the sending node's cluster or uplink (`{edge: 18M}`); an uplink's \
+                 counts before its cluster's. A node takes no names that it does not know, and needs none \
+                 but its own.",
+            ),
+        ],
     },
     Object {
         type_name: "ClassFields",
@@ -376,6 +447,22 @@ pub const OBJECTS: &[Object] = &[
                 "Ports of the class, as either end of a conversation; classes may not overlap.",
             ),
             field("dscp", "0", "DSCP of the tunnel packets, 0 to 63."),
+            field(
+                "guaranteePercent",
+                "0",
+                "Part of the ceiling that the class can send whatever others do. All of them and 10 % for \
+                 thin flows are at most 100, and leave every class something.",
+            ),
+            field(
+                "weight",
+                "1",
+                "Part of what nobody is guaranteed, 1 to 65535.",
+            ),
+            field(
+                "favourInteractive",
+                "`true`",
+                "Flows of request and answer go before flows that always have more to send.",
+            ),
         ],
     },
     Object {
@@ -431,6 +518,7 @@ mod tests {
             };
         }
         see!(NodeDocument UnderlayFields EndpointFields BlockFields PeerFields RemoteFields);
+        see!(UplinkFields RatesFields);
         see!(SliceDocument MetadataFields SpecFields AddressingFields IsolationFields);
         see!(PolicyFields RuleFields OutsideFields TrafficFields QosFields ClassFields);
         see!(EncryptionFields);

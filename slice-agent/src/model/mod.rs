@@ -7,6 +7,7 @@ pub mod fields;
 mod host;
 mod isolation;
 mod node;
+mod qos;
 mod remotes;
 mod scalar;
 mod slice;
@@ -17,10 +18,13 @@ mod validated;
 pub use error::{ConfigError, Overlap, Place, Problem, render};
 pub(crate) use host::{MTU_BYTES_MIN, ethernet, listed, pods_interface};
 pub use host::{mismatches, unserved, validate_against};
+pub(crate) use qos::shown as shown_rate;
+pub use qos::{BitRate, QosProblem, Share, share};
 pub(crate) use slice::{namespaces, sources};
 pub use validate::validate;
 pub use validated::{
     Action, Addressing, Delivery, EarlyDrop, Isolation, IsolationLevel, Namespaces, OutsideRule,
-    Protocol, Rule, Traffic, TrafficClassRule, Underlay, Validated, ValidatedBlock,
-    ValidatedEndpoint, ValidatedNode, ValidatedPeer, ValidatedRemote, ValidatedSlice,
+    Protocol, QosProfile, Rates, Rule, Traffic, TrafficClassRule, Underlay, Validated,
+    ValidatedBlock, ValidatedEndpoint, ValidatedNode, ValidatedPeer, ValidatedRemote,
+    ValidatedSlice, ValidatedUplink,
 };

@@ -10,7 +10,7 @@ use super::validate::{Findings, Unique};
 use super::validated::{
     EarlyDrop, Underlay, ValidatedBlock, ValidatedEndpoint, ValidatedNode, ValidatedPeer,
 };
-use super::{remotes, scalar};
+use super::{qos, remotes, scalar};
 
 /// The least that every IPv4 network carries (RFC 791), and the most that a length field can say.
 const MTU_BYTES_MIN: u64 = 576;
@@ -37,6 +37,7 @@ pub(super) fn check(
         peers.extend(check_peer(&place.item("peers", index), peer, &known, found));
     }
     let remotes = remotes::check(place, fields, &known, found);
+    let uplinks = qos::check_uplinks(place, &fields.uplinks, underlay.as_ref(), found);
     let node = ValidatedNode {
         place: place.clone(),
         cluster: cluster?,
@@ -47,6 +48,7 @@ pub(super) fn check(
         peers,
         is_gateway: fields.gateway.unwrap_or(false),
         remotes,
+        uplinks,
     };
     check_endpoints_together(&node, found);
     check_peers_together(&node, found);

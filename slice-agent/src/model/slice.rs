@@ -3,21 +3,18 @@
 use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
-use slice_common::id::{SliceId, TrafficClass};
+use slice_common::id::SliceId;
 
 use super::error::{Overlap, Place, Problem};
 use super::isolation;
+use super::qos;
 use super::scalar;
-use super::unchecked::{
-    AddressingFields, ClassFields, RuleFields, SliceDocument, SpecFields, TrafficFields,
-};
+use super::unchecked::{AddressingFields, RuleFields, SliceDocument, SpecFields, TrafficFields};
 use super::validate::{Findings, Unique};
 use super::validated::{
-    Action, Addressing, Delivery, Namespaces, Rule, Traffic, TrafficClassRule, ValidatedBlock,
-    ValidatedNode, ValidatedSlice,
+    Action, Addressing, Delivery, Namespaces, Rule, Traffic, ValidatedBlock, ValidatedNode,
+    ValidatedSlice,
 };
-
-const CLASSES_MAX: usize = TrafficClass::COUNT - 1;
 
 pub(super) fn check(
     place: &Place,
@@ -40,7 +37,7 @@ pub(super) fn check(
     let addressing = addressing(&at.field("addressing"), &spec.addressing, found);
     let isolation = isolation::check(&at.field("isolation"), spec.isolation.as_ref(), found);
     let (default_action, rules) = policy(&at.field("policy"), spec, found);
-    let classes = classes(&at.field("qos"), spec, found);
+    let (profile, classes) = qos::check_classes(&at.field("qos"), spec.qos.as_ref(), found);
     encryption(&at, spec, found);
     let delivery = delivery(&at.field("delivery"), spec.delivery.as_deref(), found);
     Some(ValidatedSlice {
@@ -52,6 +49,7 @@ pub(super) fn check(
         delivery: delivery?,
         default_action: default_action?,
         rules,
+        profile,
         classes,
     })
 }
@@ -229,62 +227,6 @@ pub(super) fn traffic_list(
         }
     }
     traffic
-}
-
-fn classes(place: &Place, spec: &SpecFields, found: &mut Findings) -> Vec<TrafficClassRule> {
-    let Some(fields) = &spec.qos else {
-        return Vec::new();
-    };
-    let count = fields.classes.len();
-    if count > CLASSES_MAX {
-        found.add(&place.field("classes"), Problem::TooManyClasses { count });
-    }
-    let mut names = Unique::new("class name");
-    let mut matched: Vec<(Place, Traffic)> = Vec::new();
-    let mut classes = Vec::new();
-    for (index, class) in fields.classes.iter().enumerate() {
-        let place = place.item("classes", index);
-        names.check(&place.field("name"), &class.name, found);
-        classes.extend(check_class(&place, class, &mut matched, found));
-    }
-    classes
-}
-
-fn check_class(
-    place: &Place,
-    fields: &ClassFields,
-    matched: &mut Vec<(Place, Traffic)>,
-    found: &mut Findings,
-) -> Option<TrafficClassRule> {
-    let name = found.take(&place.field("name"), scalar::label(&fields.name));
-    let dscp = scalar::number("a DSCP", fields.dscp.unwrap_or(0), 0, 63);
-    let dscp = found.take(&place.field("dscp"), dscp);
-    if fields.matches.is_empty() {
-        let remedy = "list the ports of the class, or remove the class from the end of the list";
-        found.add(&place.field("match"), Problem::EmptyList(remedy));
-    }
-    let mut matches = Vec::new();
-    for (index, fields) in fields.matches.iter().enumerate() {
-        let at = place.item("match", index);
-        let traffic = match scalar::traffic(fields) {
-            Ok(traffic) => traffic,
-            Err((inner, problem)) => {
-                found.add(&at.field(inner), problem);
-                continue;
-            }
-        };
-        if let Some((first, _)) = matched.iter().find(|(_, other)| traffic.overlaps(*other)) {
-            let (traffic, first) = (traffic.to_string(), first.to_string());
-            found.add(&at, Problem::ClassOverlap { traffic, first });
-        }
-        matched.push((at, traffic));
-        matches.push(traffic);
-    }
-    Some(TrafficClassRule {
-        name: name?,
-        matches,
-        dscp: u8::try_from(dscp?).ok()?,
-    })
 }
 
 fn encryption(place: &Place, spec: &SpecFields, found: &mut Findings) {

@@ -3,6 +3,7 @@
 //!
 //! Each field is described in `fields`; a test compares the two.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -39,6 +40,8 @@ pub struct NodeDocument {
     pub gateway: Option<bool>,
     #[serde(default)]
     pub remotes: Vec<RemoteFields>,
+    #[serde(default)]
+    pub uplinks: Vec<UplinkFields>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -89,6 +92,26 @@ pub struct RemoteFields {
     pub gateways: Vec<String>,
     #[serde(default)]
     pub blocks: Vec<BlockFields>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UplinkFields {
+    pub name: String,
+    pub interface: String,
+    pub rate: RateText,
+    pub nodes: Option<u64>,
+}
+
+/// `200M`, or bits per second as a number.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a rate is a quantity in bits per second (200M, 1.5G, 100Mi)"
+)]
+pub enum RateText {
+    Number(u64),
+    Text(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -183,8 +206,18 @@ pub enum PortText {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct QosFields {
+    pub ceiling: Option<RatesFields>,
+    pub slice_guarantee: Option<RatesFields>,
     #[serde(default)]
     pub classes: Vec<ClassFields>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RatesFields {
+    pub default: RateText,
+    #[serde(default)]
+    pub overrides: BTreeMap<String, RateText>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -194,6 +227,9 @@ pub struct ClassFields {
     #[serde(rename = "match")]
     pub matches: Vec<TrafficFields>,
     pub dscp: Option<u64>,
+    pub guarantee_percent: Option<u64>,
+    pub weight: Option<u64>,
+    pub favour_interactive: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -7,7 +7,7 @@ use slice_common::id::{ClusterId, NamespaceId, PathGroupId, PathId, PeerGroupId,
 use super::error::{ConfigError, Place, Problem};
 use super::unchecked::{Content, Document, NodeDocument, SliceDocument};
 use super::validated::{Validated, ValidatedNode, ValidatedSlice};
-use super::{blocks, node, slice};
+use super::{blocks, node, qos, slice};
 
 /// Checks the documents of one node.
 ///
@@ -51,6 +51,7 @@ pub fn validate(documents: &[Document]) -> Result<Validated, Vec<ConfigError>> {
     {
         blocks::check(&node, &slices, &mut found);
         check_hashes(&node, &slices, &mut found);
+        qos::check_together(&node, &slices, &mut found);
         if found.errors.is_empty() {
             return Ok(Validated { node, slices });
         }

@@ -1,11 +1,13 @@
 //! The configuration with its meaning: every value is sound, every reference leads somewhere.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use slice_common::id::{PathGroupId, SliceId};
 
 use super::error::Place;
+use super::qos::BitRate;
 
 /// A configuration that [`super::validate`] accepted; there is no other way to make one.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +43,18 @@ pub struct ValidatedNode {
     /// Passes packets on between other nodes.
     pub is_gateway: bool,
     pub remotes: Vec<ValidatedRemote>,
+    pub uplinks: Vec<ValidatedUplink>,
+}
+
+/// A link by which packets leave the cluster, and what is paid for of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedUplink {
+    pub place: Place,
+    pub name: String,
+    pub interface: String,
+    pub rate: BitRate,
+    /// How many nodes send by it, this one among them.
+    pub nodes: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -138,6 +152,8 @@ pub struct ValidatedSlice {
     pub default_action: Action,
     /// The first that matches wins.
     pub rules: Vec<Rule>,
+    /// `None`: its packets are not shaped.
+    pub profile: Option<QosProfile>,
     /// Class `n` on the wire is the element `n - 1`; at most 7.
     pub classes: Vec<TrafficClassRule>,
 }
@@ -274,4 +290,42 @@ pub struct TrafficClassRule {
     pub name: String,
     pub matches: Vec<Traffic>,
     pub dscp: u8,
+    /// Of the ceiling.
+    pub guarantee_percent: u8,
+    /// Of what nobody is guaranteed.
+    pub weight: u16,
+    /// Whether request and answer go before bulk.
+    pub favour_interactive: bool,
+}
+
+impl TrafficClassRule {
+    /// Of a class that does not say, and of what is of no class.
+    pub const WEIGHT: u16 = 1;
+}
+
+/// How a slice shares the links that its packets leave by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QosProfile {
+    pub ceiling: Rates,
+    /// What other slices leave to this one on a link; `None`: as much as its ceiling.
+    pub guarantee: Option<Rates>,
+}
+
+/// A rate that differs between links.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rates {
+    pub default: BitRate,
+    /// By name of a cluster, or of an uplink of this node.
+    pub overrides: BTreeMap<String, BitRate>,
+}
+
+impl Rates {
+    /// The rate on an uplink of a cluster; the closer name counts.
+    pub fn on(&self, uplink: &str, cluster: &str) -> BitRate {
+        let closer = self
+            .overrides
+            .get(uplink)
+            .or_else(|| self.overrides.get(cluster));
+        closer.copied().unwrap_or(self.default)
+    }
 }

@@ -14,16 +14,11 @@ use crate::model::{ConfigError, Place, Problem};
 const NOT_YET: &[&str] = &[
     "apiVersion",
     "blockPrefixLength",
-    "ceiling",
     "clusters",
-    "favourInteractive",
-    "guaranteePercent",
     "namespaces",
     "remoteFailure",
     "residency",
-    "sliceGuarantee",
     "topology",
-    "weight",
 ];
 
 /// Appends the documents of one file, or all that is wrong with them.

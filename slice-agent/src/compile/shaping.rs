@@ -1,0 +1,116 @@
+//! What slices may send becomes the terms that programs judge packets by.
+
+use std::collections::BTreeMap;
+
+use slice_common::shaper::{
+    Assured, ClassTerms, LINK_BYTES, Patience, SliceTerms, UplinkTerms, WireBytes,
+};
+
+use super::classes::DEFAULT_NAME;
+use crate::image::HostFacts;
+use crate::model::{self, ConfigError, Share, Validated, ValidatedSlice, ValidatedUplink};
+
+/// The terms of one slice on one uplink of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceShaping {
+    pub uplink: UplinkTerms,
+    pub slice: SliceTerms,
+    /// By class number; the first is of packets of no class.
+    pub classes: Vec<ClassTerms>,
+}
+
+/// Round trips of links between clouds are rarely longer, and with more patience than needed a queue is
+/// longer, but no link idles.
+const ROUND_TRIP_NS: u64 = 20_000_000;
+
+/// The terms of every slice with a ceiling, by its uplink's interface and its own number.
+///
+/// # Errors
+/// What [`model::validate`] refuses as well.
+pub fn shaping(
+    configuration: &Validated,
+    facts: &HostFacts,
+) -> Result<BTreeMap<(String, u32), SliceShaping>, Vec<ConfigError>> {
+    let mut wanted = BTreeMap::new();
+    for uplink in &configuration.node().uplinks {
+        let Some(interface) = facts.interfaces.get(&uplink.interface) else {
+            continue;
+        };
+        let frame = WireBytes::new(u64::from(interface.mtu_bytes) + u64::from(LINK_BYTES));
+        let shares = shares(configuration, uplink)?;
+        let sold_bps: u64 = shares.iter().map(|(_, share)| share.ceiling.bps()).sum();
+        for (slice, share) in &shares {
+            let is_tight = sold_bps > share.contract.bps();
+            let key = (uplink.interface.clone(), slice.id.number());
+            wanted.insert(key, terms(slice, share, is_tight, frame));
+        }
+    }
+    Ok(wanted)
+}
+
+/// What slices can count on, by an uplink of this node.
+///
+/// # Errors
+/// What [`model::validate`] refuses as well.
+pub fn shares<'a>(
+    configuration: &'a Validated,
+    uplink: &ValidatedUplink,
+) -> Result<Vec<(&'a ValidatedSlice, Share)>, Vec<ConfigError>> {
+    let cluster = &configuration.node().cluster;
+    let shaped = configuration.slices().iter();
+    let shaped = shaped.filter_map(|slice| Some((slice, slice.profile.as_ref()?)));
+    shaped
+        .map(|(slice, profile)| {
+            let share = model::share(uplink, cluster, profile, &slice.classes);
+            let place = || slice.place.field("spec.qos");
+            let share = share.map_err(|problem| vec![place().error(problem.into())])?;
+            Ok((slice, share))
+        })
+        .collect()
+}
+
+/// What a slice can count on, for a person.
+pub fn in_words(uplink: &ValidatedUplink, slice: &ValidatedSlice, share: &Share) -> String {
+    let names = slice.classes.iter().map(|class| class.name.as_str());
+    let names = std::iter::once(DEFAULT_NAME).chain(names);
+    let classes = names
+        .zip(&share.entitlements)
+        .map(|(name, rate)| format!("{name} {}", model::shown_rate(rate.bps())));
+    let lane = Assured::new(share.ceiling, Some(share.guarantee)).lane_bps();
+    format!(
+        "uplink {}: slice {} sends {} at most and is guaranteed {}; when everybody sends: {}, thin flows {}{}",
+        uplink.name,
+        slice.name,
+        model::shown_rate(share.ceiling.bps()),
+        model::shown_rate(share.guarantee.bps()),
+        classes.collect::<Vec<_>>().join(", "),
+        model::shown_rate(lane),
+        match uplink.nodes {
+            1 => String::new(),
+            nodes => format!("; this node's part, one of {nodes}"),
+        }
+    )
+}
+
+/// Where all ceilings fit into the uplink together, nobody needs to watch it.
+fn terms(slice: &ValidatedSlice, share: &Share, is_tight: bool, frame: WireBytes) -> SliceShaping {
+    let patience = Patience::for_round_trip(ROUND_TRIP_NS);
+    let assured = Assured::new(share.ceiling, Some(share.guarantee));
+    let favours = slice.classes.iter().map(|class| class.favour_interactive);
+    let classes = std::iter::once(true)
+        .chain(favours)
+        .zip(&share.entitlements);
+    SliceShaping {
+        uplink: match is_tight {
+            true => UplinkTerms::new(share.contract, share.guarantee, patience, frame),
+            false => UplinkTerms::NONE,
+        },
+        slice: SliceTerms::new(share.ceiling, assured, frame),
+        classes: classes
+            .map(|(favour_interactive, entitlement)| ClassTerms {
+                favour_interactive,
+                ..ClassTerms::new(*entitlement, patience, frame)
+            })
+            .collect(),
+    }
+}

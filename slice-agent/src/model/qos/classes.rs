@@ -1,0 +1,174 @@
+//! The checks of a slice's `qos`, as far as they need nothing else.
+
+use std::collections::BTreeMap;
+
+use slice_common::id::TrafficClass;
+use slice_common::shaper::LANE_PARTS;
+
+use super::problem::QosProblem;
+use super::rate::BitRate;
+use crate::model::error::{Place, Problem};
+use crate::model::scalar;
+use crate::model::unchecked::{ClassFields, QosFields, RatesFields};
+use crate::model::validate::{Findings, Unique};
+use crate::model::validated::{QosProfile, Rates, Traffic, TrafficClassRule};
+
+const CLASSES_MAX: usize = TrafficClass::COUNT - 1;
+const LANE_PERCENT: u64 = 100 / LANE_PARTS;
+
+pub(in crate::model) fn check(
+    place: &Place,
+    fields: Option<&QosFields>,
+    found: &mut Findings,
+) -> (Option<QosProfile>, Vec<TrafficClassRule>) {
+    let Some(fields) = fields else {
+        return (None, Vec::new());
+    };
+    let rates = |name: &str, fields: Option<&RatesFields>, found: &mut Findings| {
+        check_rates(&place.field(name), fields?, found)
+    };
+    let ceiling = rates("ceiling", fields.ceiling.as_ref(), found);
+    let guarantee = rates("sliceGuarantee", fields.slice_guarantee.as_ref(), found);
+    let classes = check_classes(place, &fields.classes, found);
+    match &ceiling {
+        Some(ceiling) => check_percentages(place, ceiling, &classes, found),
+        None if fields.ceiling.is_none() => check_no_parts(place, fields, found),
+        None => {}
+    }
+    let profile = ceiling.map(|ceiling| QosProfile { ceiling, guarantee });
+    (profile, classes)
+}
+
+fn check_rates(place: &Place, fields: &RatesFields, found: &mut Findings) -> Option<Rates> {
+    let read = |text| BitRate::read(text).map_err(Problem::from);
+    let default = found.take(&place.field("default"), read(&fields.default));
+    let mut overrides = BTreeMap::new();
+    for (name, text) in &fields.overrides {
+        let place = place.field("overrides").field(name);
+        if let Some(rate) = found.take(&place, read(text)) {
+            overrides.insert(name.clone(), rate);
+        }
+    }
+    Some(Rates {
+        default: default?,
+        overrides,
+    })
+}
+
+fn check_classes(
+    place: &Place,
+    fields: &[ClassFields],
+    found: &mut Findings,
+) -> Vec<TrafficClassRule> {
+    let count = fields.len();
+    if count > CLASSES_MAX {
+        found.add(&place.field("classes"), Problem::TooManyClasses { count });
+    }
+    let mut names = Unique::new("class name");
+    let mut matched: Vec<(Place, Traffic)> = Vec::new();
+    let mut classes = Vec::new();
+    for (index, class) in fields.iter().enumerate() {
+        let place = place.item("classes", index);
+        names.check(&place.field("name"), &class.name, found);
+        classes.extend(check_class(&place, class, &mut matched, found));
+    }
+    classes
+}
+
+fn check_class(
+    place: &Place,
+    fields: &ClassFields,
+    matched: &mut Vec<(Place, Traffic)>,
+    found: &mut Findings,
+) -> Option<TrafficClassRule> {
+    let name = found.take(&place.field("name"), scalar::label(&fields.name));
+    let dscp = scalar::number("a DSCP", fields.dscp.unwrap_or(0), 0, 63);
+    let dscp = found.take(&place.field("dscp"), dscp);
+    let percent = fields.guarantee_percent.unwrap_or(0);
+    let percent = scalar::number("a percentage", percent, 0, 100);
+    let percent = found.take(&place.field("guaranteePercent"), percent);
+    let weight = fields.weight.unwrap_or(TrafficClassRule::WEIGHT.into());
+    let weight = scalar::number("a weight", weight, 1, u16::MAX.into());
+    let weight = found.take(&place.field("weight"), weight);
+    if fields.matches.is_empty() {
+        let remedy = "list the ports of the class, or remove the class from the end of the list";
+        found.add(&place.field("match"), Problem::EmptyList(remedy));
+    }
+    let matches = check_matches(place, fields, matched, found);
+    Some(TrafficClassRule {
+        name: name?,
+        matches,
+        dscp: u8::try_from(dscp?).ok()?,
+        guarantee_percent: u8::try_from(percent?).ok()?,
+        weight: u16::try_from(weight?).ok()?,
+        favour_interactive: fields.favour_interactive.unwrap_or(true),
+    })
+}
+
+fn check_matches(
+    place: &Place,
+    fields: &ClassFields,
+    matched: &mut Vec<(Place, Traffic)>,
+    found: &mut Findings,
+) -> Vec<Traffic> {
+    let mut matches = Vec::new();
+    for (index, fields) in fields.matches.iter().enumerate() {
+        let at = place.item("match", index);
+        let traffic = match scalar::traffic(fields) {
+            Ok(traffic) => traffic,
+            Err((inner, problem)) => {
+                found.add(&at.field(inner), problem);
+                continue;
+            }
+        };
+        if let Some((first, _)) = matched.iter().find(|(_, other)| traffic.overlaps(*other)) {
+            let (traffic, first) = (traffic.to_string(), first.to_string());
+            found.add(&at, Problem::ClassOverlap { traffic, first });
+        }
+        matched.push((at, traffic));
+        matches.push(traffic);
+    }
+    matches
+}
+
+/// What the lane of thin flows takes is promised as well.
+fn check_percentages(
+    place: &Place,
+    ceiling: &Rates,
+    classes: &[TrafficClassRule],
+    found: &mut Findings,
+) {
+    let guaranteed = || classes.iter().filter(|class| class.guarantee_percent > 0);
+    let of_classes = guaranteed().map(|class| u64::from(class.guarantee_percent));
+    let total = of_classes.sum::<u64>() + LANE_PERCENT;
+    if total > 100 {
+        let of_classes = guaranteed().map(|it| format!("{} {} %", it.name, it.guarantee_percent));
+        let lane = format!("lane of thin flows {LANE_PERCENT} %");
+        let parts: Vec<_> = of_classes.chain([lane]).collect();
+        let problem = QosProblem::GuaranteesAboveCeiling {
+            sum: parts.join(" + "),
+            total,
+            ceiling: ceiling.default.to_string(),
+            excess: total - 100,
+        };
+        found.add(&place.field("classes"), problem.into());
+    }
+}
+
+/// Parts of a ceiling that is not there would mean nothing.
+fn check_no_parts(place: &Place, fields: &QosFields, found: &mut Findings) {
+    let mut refuse = |place: Place| found.add(&place, QosProblem::NoCeiling.into());
+    if fields.slice_guarantee.is_some() {
+        refuse(place.field("sliceGuarantee"));
+    }
+    for (index, class) in fields.classes.iter().enumerate() {
+        let parts = [
+            ("guaranteePercent", class.guarantee_percent.is_some()),
+            ("weight", class.weight.is_some()),
+            ("favourInteractive", class.favour_interactive.is_some()),
+        ];
+        for (name, _) in parts.into_iter().filter(|(_, is_given)| *is_given) {
+            refuse(place.item("classes", index).field(name));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! How slices share the links that their packets leave a cluster by: rates as written, and what can be
+//! promised of them.
+
+mod classes;
+mod problem;
+mod rate;
+mod share;
+mod together;
+mod uplinks;
+
+pub(super) use classes::check as check_classes;
+pub use problem::QosProblem;
+pub use rate::BitRate;
+pub(crate) use rate::shown;
+pub use share::{Share, share};
+pub(super) use together::check as check_together;
+pub(super) use uplinks::check as check_uplinks;

@@ -1,0 +1,130 @@
+//! What can be wrong with rates and what is promised of them. Each sum is shown, so that nobody has to
+//! work out what to change.
+
+use slice_common::shaper::Rate;
+use thiserror::Error;
+
+use super::rate::shown;
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum QosProblem {
+    // Single rates.
+    #[error("`{0}` is no rate; write bits per second as a quantity, as in 200M, 1.5G or 100Mi")]
+    NotARate(String),
+    #[error("`{0}m` is {0} thousandths of a bit per second; write `{0}M` for megabits")]
+    Thousandths(String),
+    #[error("`{0}` is no whole number of bits per second; round it")]
+    NotWhole(String),
+    #[error("`{value}` is out of range; a rate is {least} to {most} bits per second")]
+    RateOutOfRange {
+        value: String,
+        least: String,
+        most: String,
+    },
+
+    // One slice.
+    #[error(
+        "there is no ceiling that this could be a part of; add one, as in `ceiling: {{default: 200M}}`, or \
+         remove this"
+    )]
+    NoCeiling,
+    #[error("{sum} = {total} % of the ceiling of {ceiling}; lower one by {excess} %")]
+    GuaranteesAboveCeiling {
+        sum: String,
+        total: u64,
+        ceiling: String,
+        excess: u64,
+    },
+
+    // Slices and uplinks.
+    #[error(
+        "`{name}` is neither an uplink of this node nor a cluster that it knows ({known}); correct the \
+         name, or remove it: a node only needs what counts for itself"
+    )]
+    UnknownOverride { name: String, known: String },
+    #[error(
+        "`{0}` is also a cluster's name, so an override for it could mean either; rename the uplink"
+    )]
+    UplinkIsCluster(String),
+    #[error(
+        "`{interface}` carries no tunnel packets, they all leave by {underlay} (`underlay.interface`); \
+         give that one"
+    )]
+    UplinkElsewhere { interface: String, underlay: String },
+    #[error(
+        "this node itself sends the slice's packets to another cluster (peer {peer}), and no uplink says \
+         by what link; add `uplinks: [{{name: wan, interface: {interface}, rate: 1G}}]` to the Node \
+         document, with the rate that is paid for"
+    )]
+    NoUplink { peer: String, interface: String },
+    #[error(
+        "the ceiling of {ceiling} is more than the {rate} of uplink {uplink}; lower it, or for this node \
+         alone with `overrides: {{{uplink}: {rate}}}`"
+    )]
+    CeilingAboveUplink {
+        ceiling: String,
+        rate: String,
+        uplink: String,
+    },
+    #[error(
+        "the slice is guaranteed {guarantee} on uplink {uplink}, more than its ceiling of {ceiling} lets \
+         it send there; lower the guarantee or raise the ceiling"
+    )]
+    GuaranteeAboveCeiling {
+        guarantee: String,
+        ceiling: String,
+        uplink: String,
+    },
+    #[error(
+        "{sum} = {total} on uplink {uplink}, which has {rate}: {excess} too much; lower ceilings, or give \
+         slices a `sliceGuarantee` below their ceiling"
+    )]
+    UplinkOversold {
+        sum: String,
+        total: String,
+        rate: String,
+        uplink: String,
+        excess: String,
+    },
+    #[error(
+        "{sum} = {total} on uplink {uplink}, where the slice is guaranteed {available}: {excess} too much; \
+         percentages are of the ceiling, so lower them or raise `sliceGuarantee`"
+    )]
+    GuaranteesAboveSliceGuarantee {
+        sum: String,
+        total: String,
+        available: String,
+        uplink: String,
+        excess: String,
+    },
+    #[error(
+        "{class} could starve: when all classes send on uplink {uplink} it has {sum}, and {least} is the \
+         least; lower a `guaranteePercent` or raise the rate"
+    )]
+    Starved {
+        class: String,
+        uplink: String,
+        sum: String,
+        least: String,
+    },
+    #[error(
+        "{rate} on uplink {uplink} is {part} on each of {nodes} nodes, and {least} is the least; raise it"
+    )]
+    PartTooSmall {
+        rate: String,
+        uplink: String,
+        part: String,
+        nodes: u32,
+        least: String,
+    },
+}
+
+impl QosProblem {
+    pub(super) fn out_of_range(value: &str) -> Self {
+        Self::RateOutOfRange {
+            value: value.to_owned(),
+            least: shown(Rate::MIN_BPS),
+            most: shown(Rate::MAX_BPS),
+        }
+    }
+}
