@@ -10,7 +10,8 @@ use ipnet::Ipv4Net;
 use slice_common::address::Address;
 use slice_common::layout::{
     Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideEntry, OutsideKey, Path, PathGroup,
-    Peer, PolicyEntry, PolicyKey, Route, RouteKey, Settings, Slice,
+    Peer, PolicyEntry, PolicyKey, Route, RouteKey, Settings, ShaperKey, ShaperPlace, ShaperTerms,
+    Slice,
 };
 
 /// A key of a longest-prefix table: `prefix_bits` of `key` count.
@@ -51,6 +52,12 @@ impl TrieKey for ClassKey {
             &[self.protocol, self.reserved],
             &self.port.to_ne_bytes(),
         ])
+    }
+}
+
+impl TrieKey for ShaperKey {
+    fn trie_bits(&self) -> u128 {
+        top_aligned(&[&self.ifindex.to_ne_bytes(), &self.slice.to_ne_bytes()])
     }
 }
 
@@ -213,6 +220,8 @@ pub struct NodeImage {
     pub classes: BTreeMap<Prefixed<ClassKey>, Class>,
     /// Whom outside of it a slice names.
     pub outside: BTreeMap<Prefixed<OutsideKey>, OutsideEntry>,
+    /// What slices may send by the uplinks of this node.
+    pub rates: BTreeMap<Prefixed<ShaperKey>, ShaperTerms>,
     /// `unreachable` routes for remote slice addresses, in a table of our own.
     pub guards: BTreeSet<Ipv4Net>,
     /// What lies behind the port owner for the host's check of reverse paths.
@@ -258,6 +267,8 @@ pub struct Names {
     pub paths: BTreeMap<u32, String>,
     pub path_groups: BTreeMap<u32, String>,
     pub peer_groups: BTreeMap<u32, String>,
+    /// By number of the interface.
+    pub uplinks: BTreeMap<u32, String>,
 }
 
 /// What `compile` needs to know of the host: read by `observe`, so that `compile` stays a function.
@@ -273,6 +284,8 @@ pub struct HostFacts {
     pub secrets: Secrets,
     /// The host's routing rules that look at marks.
     pub mark_rules: BTreeSet<MarkRule>,
+    /// Where the clocks are by which slices on uplinks are judged now.
+    pub clocks: BTreeMap<ShaperKey, ShaperPlace>,
     /// Interfaces with our `underlay_filter`, by number: their XDP program is no stranger's.
     pub filtered: BTreeSet<u32>,
     /// Interfaces that `underlay_filter` was refused on, with the reason: not tried again.
@@ -337,6 +350,8 @@ pub struct Interface {
     pub link_layer: LinkLayer,
     /// The kind as netlink names it: `veth`, `bridge`, ...; empty for hardware.
     pub kind: String,
+    /// The queueing discipline at its root, as netlink names it: `fq`, `noqueue`, ...
+    pub qdisc: String,
     /// The interface that this one is stacked on, as a VLAN is; 0 if none.
     pub lower_ifindex: u32,
     /// The XDP program on it, by the kernel's number; 0 if none.

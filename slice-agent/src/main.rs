@@ -123,6 +123,9 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
         let interface = &configuration.node().underlay.interface;
         text.push_str(&format!("NO EARLY DROP: on {interface}: {obstacle}\n"));
     }
+    for sentence in compile::without_queue(&configuration, &facts) {
+        text.push_str(&format!("NO QUEUE: {sentence}\n"));
+    }
     // Last, where it is read: the rest may be long.
     for mismatch in &wanted.mismatches {
         text.push_str(&format!("DOES NOT FIT: {mismatch}\n"));

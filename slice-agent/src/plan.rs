@@ -12,6 +12,7 @@ mod difference;
 mod entries;
 mod handover;
 mod order;
+mod rates;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +21,7 @@ use ipnet::Ipv4Net;
 use slice_common::address::Address;
 use slice_common::layout::{
     Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideEntry, OutsideKey, Path, PathGroup,
-    Peer, PolicyEntry, PolicyKey, Route, RouteKey, Settings, Slice,
+    Peer, PolicyEntry, PolicyKey, Route, RouteKey, Settings, ShaperKey, ShaperTerms, Slice,
 };
 
 use crate::image::{Attachment, Names, NodeImage, PortOwner, Prefixed, WayBack};
@@ -51,6 +52,7 @@ pub enum Change {
     SwapPolicy(Swap<PolicyKey, PolicyEntry>),
     SwapClasses(Swap<ClassKey, Class>),
     SwapOutside(Swap<OutsideKey, OutsideEntry>),
+    SwapRates(Swap<ShaperKey, ShaperTerms>),
     AddGuard(Ipv4Net),
     RemoveGuard(Ipv4Net),
     AddWayBack(WayBack),
@@ -120,6 +122,7 @@ impl Change {
             Self::SwapPolicy(swap) => &swap.lines,
             Self::SwapClasses(swap) => &swap.lines,
             Self::SwapOutside(swap) => &swap.lines,
+            Self::SwapRates(swap) => &swap.lines,
             _ => &[],
         }
     }

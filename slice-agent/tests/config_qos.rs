@@ -4,13 +4,16 @@
 
 mod config_support;
 
+use config_support::apply::apply;
 use config_support::{check_text, east_1, right_but};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use slice_agent::agent::config;
-use slice_agent::compile::{in_words, shaping, shares};
-use slice_agent::image::NodeImage;
+use slice_agent::compile::{compile, in_words, shaping, shares, without_queue};
+use slice_agent::image::{HostFacts, Names, NodeImage};
 use slice_agent::model::{Share, Validated, render};
+use slice_agent::observe::host;
+use slice_agent::plan::{self, Change, plan};
+use slice_common::layout::{Settings, ShaperBackend, ShaperKey};
 use slice_common::shaper::{
     Assured, ClassTerms, Patience, Rate, SliceTerms, UplinkTerms, WireBytes,
 };
@@ -70,6 +73,10 @@ fn rates(text: &str) -> (u64, u64, u64, Vec<u64>) {
     (bps[0], bps[1], bps[2], entitlements)
 }
 
+const KAFKA: ShaperKey = ShaperKey {
+    ifindex: 2,
+    slice: 7,
+};
 const M: u64 = 1_000_000;
 
 #[test]
@@ -112,11 +119,12 @@ fn terms_are_those_of_the_shares() {
     let configuration = check_text(shaped_but(&[(open, &with)])).expect("right");
     let terms = shaping(&configuration, &east_1()).expect("terms");
     let keys: Vec<_> = terms.keys().cloned().collect();
-    assert_eq!(keys, [("nic0".to_owned(), 7), ("nic0".to_owned(), 8)]);
+    let key = |slice| ShaperKey { ifindex: 2, slice };
+    assert_eq!(keys, [key(7), key(8)]);
 
     let rate = |bps| Rate::new_checked(bps).expect("in range");
     let (frame, patience) = (WireBytes::new(1538), Patience::for_round_trip(20_000_000));
-    let kafka = &terms[&keys[0]];
+    let kafka = &terms[&key(7)];
     let assured = Assured::new(rate(200 * M), None);
     assert_eq!(kafka.slice, SliceTerms::new(rate(200 * M), assured, frame));
     // 350M of ceilings on 300M: the uplink is watched.
@@ -132,7 +140,7 @@ fn terms_are_those_of_the_shares() {
         .collect();
     assert_eq!(favoured, [true, true, true, false]);
 
-    let shop = &terms[&keys[1]];
+    let shop = &terms[&key(8)];
     assert_eq!(shop.uplink, uplink(100 * M));
     let assured = Assured::new(rate(150 * M), Some(rate(100 * M)));
     assert_eq!(shop.slice, SliceTerms::new(rate(150 * M), assured, frame));
@@ -163,25 +171,10 @@ fn people_see_what_each_class_can_count_on() {
 }
 
 #[test]
-fn the_agent_takes_no_ceiling_that_nothing_keeps() {
-    let wanted = |text: String| {
-        let configuration = check_text(text).expect("right");
-        config::wanted(&configuration, &east_1(), &NodeImage::default())
-            .map(drop)
-            .map_err(|errors| render(&errors))
-    };
-    wanted(config_support::RIGHT.to_owned()).expect("no ceiling");
-    let refusal = wanted(shaped()).expect_err("a ceiling");
-    let expected = "spec.qos.ceiling: `ceiling` is not supported yet, so nothing would enforce it; remove it \
-                    until a release does; `slice-agent check` checks it already\n";
-    assert!(refusal.ends_with(expected), "{refusal}");
-}
-
-#[test]
 fn an_uplink_that_all_ceilings_fit_into_is_not_watched() {
     let configuration = check_text(shaped()).expect("right");
     let terms = shaping(&configuration, &east_1()).expect("terms");
-    assert_eq!(terms[&("nic0".to_owned(), 7)].uplink, UplinkTerms::NONE);
+    assert_eq!(terms[&KAFKA].uplink, UplinkTerms::NONE);
 }
 
 #[test]
@@ -351,6 +344,123 @@ refused! {
         "default: 200M" => "default: -5";
         "node.yaml, document 2, line 35: spec.qos.ceiling: a rate is a quantity in bits per second \
          (200M, 1.5G, 100Mi); see the configuration reference for the fields and their types";
+}
+
+fn image(text: &str, facts: &HostFacts) -> (NodeImage, Names) {
+    let configuration = check_text(text).unwrap_or_else(|errors| panic!("{errors}"));
+    compile(&configuration, facts).unwrap_or_else(|errors| panic!("{}", render(&errors)))
+}
+
+fn carried_out(mut image: NodeImage, changes: &[Change]) -> NodeImage {
+    for change in changes {
+        apply(&mut image, change);
+    }
+    image
+}
+
+#[test]
+fn the_kernel_gets_the_terms_before_it_is_told_to_look_for_them() {
+    let (wanted, names) = image(&shaped(), &east_1());
+    let changes = plan(&NodeImage::default(), &wanted, &names);
+    let text = plan::render(&changes);
+    let rates = "~ rates: 1 added, 0 removed, 0 changed; 1 in all, swapped at once\n    + slice kafka by \
+                 uplink wan, with drops: 200M at most; when everybody sends default 13.33M, control 33.33M, \
+                 replication 120M, client 13.33M\n";
+    let settings = "generation 1, with rates\n";
+    let at = |what: &str| {
+        text.find(what)
+            .unwrap_or_else(|| panic!("no {what} in\n{text}"))
+    };
+    assert!(at(rates) < at(settings), "{text}");
+
+    let there = carried_out(NodeImage::default(), &changes);
+    assert_eq!(plan(&there, &wanted, &names), []);
+    let configuration = check_text(shaped()).expect("right");
+    let terms = &shaping(&configuration, &east_1()).expect("terms")[&KAFKA];
+    let written = there.rates.values().next().expect("one slice");
+    assert_eq!(
+        (written.uplink(), written.slice()),
+        (terms.uplink, terms.slice)
+    );
+    assert_eq!(written.backend, ShaperBackend::Vq.number());
+    for (class, number) in written.classes[..4].iter().zip(0..) {
+        // Nothing is marked without a queue.
+        let mut expected = terms.classes[number];
+        expected.mark_ns = u64::MAX;
+        assert_eq!(class.terms(), expected, "class {number}");
+    }
+}
+
+#[test]
+fn a_new_rate_changes_the_terms_and_nothing_else() {
+    let facts = east_1();
+    let (before, names) = image(&shaped(), &facts);
+    let there = carried_out(
+        NodeImage::default(),
+        &plan(&NodeImage::default(), &before, &names),
+    );
+    let (after, names) = image(&shaped_but(&[("default: 200M", "default: 100M")]), &facts);
+    let changes = plan(&there, &after, &names);
+    let [Change::SwapRates(_)] = changes.as_slice() else {
+        panic!("more than the rates: {}", plan::render(&changes));
+    };
+    assert_eq!(plan(&carried_out(there, &changes), &after, &names), []);
+}
+
+#[test]
+fn without_ceilings_nobody_looks_for_terms() {
+    let facts = east_1();
+    let (before, names) = image(&shaped(), &facts);
+    let there = carried_out(
+        NodeImage::default(),
+        &plan(&NodeImage::default(), &before, &names),
+    );
+    let (after, names) = image(config_support::RIGHT, &facts);
+    let there = carried_out(there.clone(), &plan(&there, &after, &names));
+    assert!(there.rates.is_empty());
+    assert_eq!(
+        there.settings.expect("settings").flags & Settings::SHAPES,
+        0
+    );
+}
+
+#[test]
+fn clocks_stay_where_they_are_when_another_slice_comes_first() {
+    let mut facts = east_1();
+    let (before, _) = image(&shaped(), &facts);
+    host::remember(&mut facts, &host::known_in(&before));
+    let (open, with) = shop("    ceiling: {default: 100M}\n");
+    let text = shaped_but(&[("id: 8", "id: 3"), (open, &with)]);
+    let (after, _) = image(&text, &facts);
+    let place = |image: &NodeImage, slice| {
+        let entry = image.rates.iter().find(|(at, _)| at.key.slice == slice);
+        entry.map(|(_, terms)| (terms.uplink_clocks, terms.clocks))
+    };
+    assert_eq!((place(&before, 7), place(&before, 3)), (Some((0, 0)), None));
+    assert_eq!(
+        (place(&after, 7), place(&after, 3)),
+        (Some((0, 0)), Some((0, 1)))
+    );
+}
+
+#[test]
+fn a_fair_queue_that_is_there_is_used() {
+    let mut facts = east_1();
+    facts.interfaces.get_mut("nic0").expect("nic0").qdisc = "fq".to_owned();
+    let (image, names) = image(&shaped(), &facts);
+    let terms = image.rates.values().next().expect("one slice");
+    assert_eq!(terms.backend, ShaperBackend::Edt.number());
+    let text = plan::render(&plan(&NodeImage::default(), &image, &names));
+    assert!(
+        text.contains("by uplink wan, with departure times: 200M"),
+        "{text}"
+    );
+    let configuration = check_text(shaped()).expect("right");
+    assert_eq!(without_queue(&configuration, &facts), [""; 0]);
+    facts.interfaces.get_mut("nic0").expect("nic0").qdisc = "noqueue".to_owned();
+    let sentence = "on nic0: the queueing discipline at its root is `noqueue`, not `fq`; what is early leaves \
+                    at once, and what would wait too long is dropped";
+    assert_eq!(without_queue(&configuration, &facts), [sentence]);
 }
 
 /// Anything that could be written for one slice on one uplink, most of it wrong.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::compile;
 use crate::image::{HostFacts, Names, NodeImage};
-use crate::model::{self, ConfigError, Problem, Validated};
+use crate::model::{self, ConfigError, Validated};
 use crate::source::file::{Source, Texts};
 use crate::source::settle::{AGREE, Settling};
 
@@ -89,7 +89,6 @@ pub fn wanted(
     facts: &HostFacts,
     in_force: &NodeImage,
 ) -> Result<Wanted, Vec<ConfigError>> {
-    refuse_ceilings(configuration)?;
     let mismatches = model::validate_against(configuration, facts, in_force)?;
     compiled(configuration, facts, mismatches)
 }
@@ -118,28 +117,6 @@ fn compiled(
         names,
         mismatches,
     })
-}
-
-/// Ceilings are checked, but no program keeps them yet: who relies on one would be deceived.
-fn refuse_ceilings(configuration: &Validated) -> Result<(), Vec<ConfigError>> {
-    let shaped = configuration
-        .slices()
-        .iter()
-        .filter(|slice| slice.profile.is_some());
-    let errors: Vec<_> = shaped
-        .map(|slice| {
-            let problem = Problem::NotYet {
-                value: "ceiling".to_owned(),
-                remedy: "remove it until a release does; `slice-agent check` checks it already",
-            };
-            slice.place.field("spec.qos.ceiling").error(problem)
-        })
-        .collect();
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(errors)
-    }
 }
 
 fn validate(texts: &Result<Texts, Vec<ConfigError>>) -> Answer {

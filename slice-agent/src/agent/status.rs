@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use slice_common::layout::{ShaperKey, ShaperTerms};
+
 use crate::image::{Names, NodeImage, Program};
 
 /// The loop looks after everything several times a second; silent for this long, it hangs.
@@ -29,6 +31,8 @@ pub struct State {
     /// Whether the underlay interface's driver drops strangers' packets.
     pub early_drop: bool,
     pub names: Names,
+    /// What slices may send by uplinks, as it is in force.
+    pub rates: BTreeMap<ShaperKey, ShaperTerms>,
     /// By path: the largest packet that a probe found it to carry.
     pub path_mtus: BTreeMap<u32, u32>,
     /// Entries of the maps that the agent writes.
@@ -47,6 +51,8 @@ impl State {
         self.generation = image.settings.map_or(0, |settings| settings.generation);
         let mut attached = image.attachments.iter();
         self.early_drop = attached.any(|at| at.program == Program::UnderlayFilter);
+        let rates = image.rates.iter();
+        self.rates = rates.map(|(at, terms)| (at.key, *terms)).collect();
         self.map_entries = BTreeMap::from([
             ("SETTINGS", usize::from(image.settings.is_some())),
             ("PATHS", image.paths.len()),
@@ -60,6 +66,7 @@ impl State {
             ("POLICY", image.policy.len()),
             ("CLASSES", image.classes.len()),
             ("OUTSIDE", image.outside.len()),
+            ("SHAPER_TERMS", image.rates.len()),
         ]);
     }
 }
@@ -81,6 +88,7 @@ impl Status {
             hooks_preceded: 0,
             early_drop: false,
             names: Names::default(),
+            rates: BTreeMap::new(),
             path_mtus: BTreeMap::new(),
             map_entries: BTreeMap::new(),
             last_turn: now,

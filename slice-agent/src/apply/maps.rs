@@ -8,7 +8,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{
-    Array, ArrayOfMaps, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuHashMap,
+    Array, ArrayOfMaps, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray,
+    PerCpuHashMap,
 };
 use slice_common::layout::{self, LearntMtu, MAPS, MapKind, MapSpec, PathEnds};
 
@@ -178,6 +179,10 @@ impl Maps {
         Ok(PerCpuHashMap::try_from(Map::PerCpuHashMap(
             self.open(name)?,
         ))?)
+    }
+
+    pub fn per_cpu_array<V: Pod>(&self, name: &str) -> Result<PerCpuArray<MapData, V>> {
+        Ok(PerCpuArray::try_from(Map::PerCpuArray(self.open(name)?))?)
     }
 
     /// Writes one entry; an error says which map is full or refused it.

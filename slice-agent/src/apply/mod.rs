@@ -137,6 +137,7 @@ impl Dataplane {
             Change::SwapPolicy(swap) => maps.swap("POLICY", &swap.table),
             Change::SwapClasses(swap) => maps.swap("CLASSES", &swap.table),
             Change::SwapOutside(swap) => maps.swap("OUTSIDE", &swap.table),
+            Change::SwapRates(swap) => maps.swap("SHAPER_TERMS", &swap.table),
             Change::AddGuard(prefix) => guards::add(netlink, *prefix).await,
             Change::RemoveGuard(prefix) => guards::remove(netlink, *prefix).await,
             Change::AddWayBack(way) => ways_back::add(netlink, *way).await,

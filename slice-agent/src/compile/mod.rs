@@ -2,6 +2,7 @@
 //! the same result for the same input.
 
 mod classes;
+mod clocks;
 mod delivery;
 mod early_drop;
 mod guarded;
@@ -14,5 +15,5 @@ mod tables;
 
 pub use early_drop::{Obstacle, early_drop};
 pub use node_addresses::left_out;
-pub use shaping::{SliceShaping, in_words, shaping, shares};
+pub use shaping::{SliceShaping, in_words, shaping, shares, without_queue};
 pub use tables::{asked_by, compile, pods_without_mac};

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use slice_common::id::TrafficClass;
+use slice_common::layout::{ShaperBackend, ShaperKey, ShaperPlace, ShaperTerms};
 use slice_common::shaper::{
     Assured, ClassTerms, LINK_BYTES, Patience, SliceTerms, UplinkTerms, WireBytes,
 };
 
 use super::classes::DEFAULT_NAME;
-use crate::image::HostFacts;
+use super::clocks;
+use crate::image::{HostFacts, Interface, Prefixed};
 use crate::model::{self, ConfigError, Share, Validated, ValidatedSlice, ValidatedUplink};
 
 /// The terms of one slice on one uplink of this node.
@@ -22,15 +25,83 @@ pub struct SliceShaping {
 /// Round trips of links between clouds are rarely longer, and with more patience than needed a queue is
 /// longer, but no link idles.
 const ROUND_TRIP_NS: u64 = 20_000_000;
+/// Keeps each packet until the moment that is written on it.
+const FAIR_QUEUE: &str = "fq";
 
-/// The terms of every slice with a ceiling, by its uplink's interface and its own number.
+/// The table of terms. Clocks stay where `facts` knows them.
+pub(super) fn rates(
+    configuration: &Validated,
+    facts: &HostFacts,
+) -> Result<BTreeMap<Prefixed<ShaperKey>, ShaperTerms>, Vec<ConfigError>> {
+    let shaping = shaping(configuration, facts)?;
+    let places = clocks::places(&shaping.keys().copied().collect(), &facts.clocks);
+    let backends: BTreeMap<u32, ShaperBackend> = facts
+        .interfaces
+        .values()
+        .map(|interface| (interface.ifindex, backend(interface)))
+        .collect();
+    let terms = |key: ShaperKey, shaping: &SliceShaping| {
+        let backend = *backends.get(&key.ifindex)?;
+        Some(packed(backend, *places.get(&key)?, shaping))
+    };
+    let table = shaping.iter().filter_map(|(key, shaping)| {
+        let prefix_bits = ShaperKey::BITS;
+        let key = *key;
+        Some((Prefixed { key, prefix_bits }, terms(key, shaping)?))
+    });
+    Ok(table.collect())
+}
+
+/// Why packets do not wait for their turn on an uplink, a sentence each.
+pub fn without_queue(configuration: &Validated, facts: &HostFacts) -> Vec<String> {
+    let is_shaped = configuration
+        .slices()
+        .iter()
+        .any(|slice| slice.profile.is_some());
+    let uplinks = configuration.node().uplinks.iter().filter(|_| is_shaped);
+    let sentence = |uplink: &ValidatedUplink| {
+        let name = &uplink.interface;
+        let interface = facts.interfaces.get(name)?;
+        (backend(interface) != ShaperBackend::Edt).then(|| {
+            format!(
+                "on {name}: the queueing discipline at its root is `{}`, not `{FAIR_QUEUE}`; what is early \
+                 leaves at once, and what would wait too long is dropped",
+                interface.qdisc
+            )
+        })
+    };
+    uplinks.filter_map(sentence).collect()
+}
+
+/// Only what the device does already counts: nobody's queueing discipline is replaced.
+fn backend(interface: &Interface) -> ShaperBackend {
+    match interface.qdisc == FAIR_QUEUE {
+        true => ShaperBackend::Edt,
+        false => ShaperBackend::Vq,
+    }
+}
+
+fn packed(backend: ShaperBackend, place: ShaperPlace, shaping: &SliceShaping) -> ShaperTerms {
+    let SliceShaping {
+        uplink,
+        slice,
+        classes,
+    } = shaping;
+    let numbered = classes.iter().zip((0..).map(TrafficClass::from_low_bits));
+    let terms = ShaperTerms::new(backend, place, uplink, slice, &classes[0]);
+    numbered.fold(terms, |terms, (class, number)| {
+        terms.with_class(number, class)
+    })
+}
+
+/// The terms of every slice with a ceiling.
 ///
 /// # Errors
 /// What [`model::validate`] refuses as well.
 pub fn shaping(
     configuration: &Validated,
     facts: &HostFacts,
-) -> Result<BTreeMap<(String, u32), SliceShaping>, Vec<ConfigError>> {
+) -> Result<BTreeMap<ShaperKey, SliceShaping>, Vec<ConfigError>> {
     let mut wanted = BTreeMap::new();
     for uplink in &configuration.node().uplinks {
         let Some(interface) = facts.interfaces.get(&uplink.interface) else {
@@ -41,7 +112,10 @@ pub fn shaping(
         let sold_bps: u64 = shares.iter().map(|(_, share)| share.ceiling.bps()).sum();
         for (slice, share) in &shares {
             let is_tight = sold_bps > share.contract.bps();
-            let key = (uplink.interface.clone(), slice.id.number());
+            let key = ShaperKey {
+                ifindex: interface.ifindex,
+                slice: slice.id.number(),
+            };
             wanted.insert(key, terms(slice, share, is_tight, frame));
         }
     }

@@ -12,7 +12,7 @@ use slice_common::layout::{
 use slice_common::wire::vxlan;
 
 use super::delivery::{Delivery, Member};
-use super::{classes, early_drop, guarded, node_addresses, outside, policy};
+use super::{classes, early_drop, guarded, node_addresses, outside, policy, shaping};
 use crate::image::{
     Attachment, HostFacts, Interface, Names, NodeImage, PortOwner, Prefixed, Program, WayBack,
 };
@@ -63,6 +63,7 @@ pub fn compile(
         builder.add_remote(remote);
     }
     builder.watch_peers();
+    builder.add_rates();
     builder.check_capacities();
     if builder.errors.is_empty() {
         Ok((builder.image, builder.names))
@@ -319,6 +320,25 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// What slices may send by the uplinks.
+    fn add_rates(&mut self) {
+        for uplink in &self.configuration.node().uplinks {
+            if let Some(interface) = self.facts.interfaces.get(&uplink.interface) {
+                let name = uplink.name.clone();
+                self.names.uplinks.insert(interface.ifindex, name);
+            }
+        }
+        match shaping::rates(self.configuration, self.facts) {
+            Ok(rates) => self.image.rates = rates,
+            Err(errors) => self.errors.extend(errors),
+        }
+        if let Some(settings) = &mut self.image.settings
+            && !self.image.rates.is_empty()
+        {
+            settings.flags |= Settings::SHAPES;
+        }
+    }
+
     fn add_blocks_elsewhere(
         &mut self,
         blocks: &[ValidatedBlock],
@@ -413,6 +433,11 @@ impl<'a> Builder<'a> {
             ("endpoints", image.endpoints.len(), Capacity::ENDPOINTS),
             ("blocks and ranges", image.routes.len(), Capacity::ROUTES),
             ("class entries", image.classes.len(), Capacity::CLASSES),
+            (
+                "slices with a ceiling, counted on each uplink",
+                image.rates.len(),
+                Capacity::SLICE_CLOCKS,
+            ),
             (
                 "entries of fromOutside and toOutside",
                 image.outside.len(),

@@ -1,6 +1,7 @@
 //! The page that Prometheus scrapes: one snapshot of the kernel and the agent per scrape.
 
 pub mod names;
+mod rates;
 mod snapshot;
 
 use std::fmt;

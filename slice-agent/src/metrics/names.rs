@@ -7,6 +7,8 @@ pub enum Kind {
     Gauge,
     /// A gauge in seconds, kept in nanoseconds.
     Seconds,
+    /// A histogram in seconds: waits, as the shaper counts them.
+    Delays,
 }
 
 /// One metric.
@@ -158,6 +160,66 @@ pub const PATH_UNPROVEN: Metric = counter(
     "Packets that took a path although nothing proved any of its group",
 );
 
+const OF_SLICE: &[&str] = &["uplink", "slice"];
+const OF_CLASS: &[&str] = &["uplink", "slice", "class"];
+const OF_MODE: &[&str] = &["uplink", "slice", "class", "mode"];
+
+pub const SHAPER_INFO: Metric = gauge(
+    "sliceplane_shaper_info",
+    &["uplink", "slice", "backend"],
+    "Always 1; what keeps a slice to its rates on an uplink. edt: packets wait until their departure; vq: \
+     they leave at once, and what would wait too long is dropped",
+);
+pub const CEILING: Metric = gauge(
+    "sliceplane_ceiling_bytes_per_second",
+    OF_SLICE,
+    "What this node may send of a slice by an uplink, at most, as the link counts bytes",
+);
+pub const SLICE_GUARANTEE: Metric = gauge(
+    "sliceplane_slice_guarantee_bytes_per_second",
+    OF_SLICE,
+    "What this node may send of a slice by an uplink whatever other slices send",
+);
+pub const CLASS_GUARANTEE: Metric = gauge(
+    "sliceplane_class_guarantee_bytes_per_second",
+    OF_CLASS,
+    "What this node may send of a class by an uplink whatever others send: its guarantee, and its part by \
+     weight of what nobody is guaranteed",
+);
+pub const SHAPED_PACKETS: Metric = counter(
+    "sliceplane_shaped_packets_total",
+    OF_MODE,
+    "Tunnel packets that slices with a ceiling sent by an uplink; a segmentation-offload packet counts \
+     once. mode: guaranteed, borrowed from what others left, lane of thin flows, or dropped because they \
+     would have waited too long",
+);
+pub const SHAPED_BYTES: Metric = counter(
+    "sliceplane_shaped_bytes_total",
+    OF_MODE,
+    "Bytes that the link carries for those packets: headers of every segment, and what Ethernet puts \
+     around frames",
+);
+pub const SHAPED_MARKED: Metric = counter(
+    "sliceplane_shaped_marked_total",
+    OF_CLASS,
+    "Packets of those marked (ECN CE), because they wait long",
+);
+pub const SHAPED_WITH_SOCKET: Metric = counter(
+    "sliceplane_shaped_with_socket_total",
+    OF_CLASS,
+    "Packets of those that left and that their sender's socket still knew of, so that it sends no more \
+     than leaves",
+);
+pub const QUEUE_DELAY: Metric = Metric {
+    kind: Kind::Delays,
+    ..gauge(
+        "sliceplane_queue_delay_seconds",
+        OF_CLASS,
+        "How long those packets wait (vq: would wait) before they leave; the sum takes each wait for the \
+         longest of its bucket",
+    )
+};
+
 /// Every metric, in the order of a scrape.
 pub const METRICS: &[Metric] = &[
     TRAFFIC_PACKETS,
@@ -180,6 +242,15 @@ pub const METRICS: &[Metric] = &[
     PATH_RTT,
     PATH_PROBED,
     PATH_UNPROVEN,
+    SHAPER_INFO,
+    CEILING,
+    SLICE_GUARANTEE,
+    CLASS_GUARANTEE,
+    SHAPED_PACKETS,
+    SHAPED_BYTES,
+    SHAPED_MARKED,
+    SHAPED_WITH_SOCKET,
+    QUEUE_DELAY,
 ];
 
 /// The table of all metrics in Markdown, as `slice-agent reference metrics` prints it.
@@ -189,6 +260,7 @@ pub fn reference() -> String {
         let kind = match metric.kind {
             Kind::Counter => "counter",
             Kind::Gauge | Kind::Seconds => "gauge",
+            Kind::Delays => "histogram",
         };
         let labels = metric.labels.join(", ");
         text.push_str(&format!(

@@ -10,6 +10,7 @@ use slice_common::drop_reason::DropReason;
 use slice_common::layout::{Counter, CounterKey, Direction, DropKey, LAYOUT_VERSION, MAPS};
 
 use super::names::{self, Kind, Metric};
+use super::rates::{self, Rates};
 use crate::agent::status::State;
 use crate::apply::maps::Maps;
 use crate::image::Names;
@@ -17,7 +18,7 @@ use crate::observe::counters::{self, Counters};
 use crate::observe::paths::{self, PathState};
 
 /// Label values, in the order of the metric's label names.
-type Labels = Vec<String>;
+pub(super) type Labels = Vec<String>;
 
 /// What one scrape shows.
 #[derive(Debug)]
@@ -40,15 +41,22 @@ pub(super) struct Snapshot {
     path_rtts_ns: BTreeMap<Labels, u64>,
     path_probed: BTreeMap<Labels, u64>,
     unproven: BTreeMap<Labels, u64>,
+    rates: Rates,
 }
 
 impl Snapshot {
     /// Reads what the kernel counts; what cannot be read is logged and left out.
     pub(super) fn take(state: &State, maps: &Maps) -> Self {
-        let counters = counters::read(maps).unwrap_or_else(|error| {
+        let mut counters = counters::read(maps).unwrap_or_else(|error| {
             tracing::warn!("the counters are missing from this scrape: {error:#}");
             Counters::default()
         });
+        match counters::shaped(maps, &rates::places(state)) {
+            Ok(shaped) => counters.shaped = shaped,
+            Err(error) => {
+                tracing::warn!("what was shaped is missing from this scrape: {error:#}");
+            }
+        }
         let entries = BTreeMap::from([
             ("COUNTERS", counters.traffic.len()),
             ("DROPS", counters.drops.len()),
@@ -125,6 +133,7 @@ impl Snapshot {
             endpoints_without_interface: state.endpoints_without_interface as u64,
             hooks_preceded: state.hooks_preceded as u64,
             early_drop: state.early_drop,
+            rates: Rates::new(state, &counters.shaped),
         }
     }
 
@@ -138,7 +147,7 @@ impl Snapshot {
             env!("CARGO_PKG_VERSION").to_owned(),
             LAYOUT_VERSION.to_string(),
         ];
-        vec![
+        let mut series = vec![
             (names::TRAFFIC_PACKETS, self.packets.clone()),
             (names::TRAFFIC_BYTES, self.bytes.clone()),
             (names::DROPS, self.drops.clone()),
@@ -162,7 +171,9 @@ impl Snapshot {
             (names::PATH_RTT, self.path_rtts_ns.clone()),
             (names::PATH_PROBED, self.path_probed.clone()),
             (names::PATH_UNPROVEN, self.unproven.clone()),
-        ]
+        ];
+        series.extend(self.rates.series.iter().cloned());
+        series
     }
 }
 
@@ -172,6 +183,7 @@ impl Collector for Snapshot {
             let kind = match metric.kind {
                 Kind::Counter => MetricType::Counter,
                 Kind::Gauge | Kind::Seconds => MetricType::Gauge,
+                Kind::Delays => MetricType::Histogram,
             };
             let mut encoder =
                 encoder.encode_descriptor(metric.family(), metric.help, None, kind)?;
@@ -179,7 +191,7 @@ impl Collector for Snapshot {
                 encode_one(&mut encoder, &metric, values, value)?;
             }
         }
-        Ok(())
+        self.rates.encode_delays(&mut encoder)
     }
 }
 
@@ -200,7 +212,7 @@ fn encode_value(encoder: &mut MetricEncoder<'_>, kind: Kind, value: u64) -> fmt:
     match kind {
         Kind::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
         Kind::Gauge => encoder.encode_gauge(&value),
-        Kind::Seconds => encoder.encode_gauge(&(value as f64 / 1e9)),
+        Kind::Seconds | Kind::Delays => encoder.encode_gauge(&(value as f64 / 1e9)),
     }
 }
 
@@ -222,7 +234,7 @@ fn traffic_labels(names: &Names, key: &CounterKey) -> Labels {
     ]
 }
 
-fn class_number(class: u8) -> String {
+pub(super) fn class_number(class: u8) -> String {
     match class {
         0 => "default".to_owned(),
         other => other.to_string(),
@@ -238,11 +250,11 @@ fn drop_labels(names: &Names, key: &DropKey) -> Labels {
 }
 
 /// The name, or the number of what has none any more.
-fn named(names: &BTreeMap<u32, String>, id: u32) -> String {
+pub(super) fn named(names: &BTreeMap<u32, String>, id: u32) -> String {
     names.get(&id).cloned().unwrap_or_else(|| id.to_string())
 }
 
-fn slice_label(names: &Names, slice: u32) -> String {
+pub(super) fn slice_label(names: &Names, slice: u32) -> String {
     match names.slices.get(&slice) {
         Some(name) => name.clone(),
         None if slice == 0 => String::new(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use aya::Pod;
 use aya::maps::PerCpuValues;
-use slice_common::layout::{Counter, CounterKey, DropKey};
+use slice_common::layout::{Counter, CounterKey, DropKey, ShaperCounts};
 
 use super::path_mtu;
 use crate::apply::maps::{Maps, spec};
@@ -19,6 +19,8 @@ pub struct Counters {
     pub path_mtu_bytes: BTreeMap<u32, u32>,
     /// By path group.
     pub unproven: BTreeMap<u32, u64>,
+    /// What became of the packets of shaped classes, by the places of their clocks; [`shaped`] reads it.
+    pub shaped: BTreeMap<u32, ShaperCounts>,
 }
 
 pub fn read(maps: &Maps) -> Result<Counters> {
@@ -27,6 +29,7 @@ pub fn read(maps: &Maps) -> Result<Counters> {
         drops: drops(maps)?,
         path_mtu_bytes: path_mtu::read(maps)?,
         unproven: unproven(maps)?,
+        shaped: BTreeMap::new(),
     })
 }
 
@@ -38,6 +41,36 @@ pub fn drops(maps: &Maps) -> Result<BTreeMap<DropKey, u64>> {
 /// Packets that took a path which nothing proved, by path group.
 pub fn unproven(maps: &Maps) -> Result<BTreeMap<u32, u64>> {
     per_cpu(maps, "PATH_UNPROVEN", u64::wrapping_add)
+}
+
+/// What became of the packets of the classes with these places.
+pub fn shaped(maps: &Maps, places: &[u32]) -> Result<BTreeMap<u32, ShaperCounts>> {
+    let what = || "cannot read the map SHAPER_COUNTS";
+    let map = maps.per_cpu_array::<ShaperCounts>("SHAPER_COUNTS")?;
+    let mut sums = BTreeMap::new();
+    for place in places {
+        let values = map.get(place, 0).with_context(what)?;
+        if let Some(sum) = values.iter().copied().reduce(add_shaped) {
+            sums.insert(*place, sum);
+        }
+    }
+    Ok(sums)
+}
+
+fn add_shaped(a: ShaperCounts, b: ShaperCounts) -> ShaperCounts {
+    let mut waited = a.waited;
+    for (sum, more) in waited.iter_mut().zip(b.waited) {
+        *sum = sum.wrapping_add(more);
+    }
+    ShaperCounts {
+        guaranteed: add(a.guaranteed, b.guaranteed),
+        borrowed: add(a.borrowed, b.borrowed),
+        lane: add(a.lane, b.lane),
+        over_horizon: add(a.over_horizon, b.over_horizon),
+        marked: a.marked.wrapping_add(b.marked),
+        with_socket: a.with_socket.wrapping_add(b.with_socket),
+        waited,
+    }
 }
 
 fn add(a: Counter, b: Counter) -> Counter {

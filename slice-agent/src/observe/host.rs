@@ -80,7 +80,8 @@ fn draw_secrets(mark_rules: &BTreeSet<MarkRule>) -> Result<Secrets> {
 }
 
 /// Keeps what was known before: the host forgets neighbours that it does not talk to, but a pod's
-/// address stays while its interface does; and secrets are drawn once, unless the host's rules forbid.
+/// address stays while its interface does; secrets are drawn once, unless the host's rules forbid; and clocks stay
+/// where they are.
 pub fn remember(facts: &mut HostFacts, before: &HostFacts) {
     let present: Vec<u32> = facts.interfaces.values().map(|at| at.ifindex).collect();
     for (at, address) in &before.neighbours {
@@ -98,6 +99,7 @@ pub fn remember(facts: &mut HostFacts, before: &HostFacts) {
             facts.secrets.tunnel_mark = drawn;
         }
     }
+    facts.clocks.clone_from(&before.clocks);
     let still = |ifindex: &&u32| present.contains(ifindex);
     facts.filtered.extend(before.filtered.iter().filter(still));
     for (ifindex, why) in &before.filter_refused {
@@ -137,6 +139,11 @@ pub fn known_in(image: &NodeImage) -> HostFacts {
             }),
         neighbours: known
             .map(|pod| ((pod.ifindex, pod.pod_address), pod.pod_mac))
+            .collect(),
+        clocks: image
+            .rates
+            .iter()
+            .map(|(at, terms)| (at.key, terms.place()))
             .collect(),
         ..HostFacts::default()
     }
@@ -201,6 +208,7 @@ fn interface(link: &LinkMessage) -> (String, Interface) {
             LinkAttribute::Address(bytes) => {
                 interface.mac = bytes.as_slice().try_into().unwrap_or_default();
             }
+            LinkAttribute::Qdisc(name) => interface.qdisc.clone_from(name),
             LinkAttribute::Controller(ifindex) => interface.controller_ifindex = *ifindex,
             LinkAttribute::Link(ifindex) => interface.lower_ifindex = *ifindex,
             LinkAttribute::Xdp(facts) => interface.xdp_program = xdp_program(facts),

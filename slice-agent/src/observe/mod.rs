@@ -80,6 +80,7 @@ fn maps(maps: &Maps) -> Result<NodeImage> {
         policy: maps.table("POLICY")?,
         classes: maps.table("CLASSES")?,
         outside: maps.table("OUTSIDE")?,
+        rates: maps.table("SHAPER_TERMS")?,
         ..NodeImage::default()
     })
 }

@@ -48,18 +48,24 @@ pub(super) fn change(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result
         Change::SwapPolicy(swap) => write!(f, "~ policy: {swap}"),
         Change::SwapClasses(swap) => write!(f, "~ classes: {swap}"),
         Change::SwapOutside(swap) => write!(f, "~ outside: {swap}"),
+        Change::SwapRates(swap) => write!(f, "~ rates: {swap}"),
         Change::AddGuard(prefix) => write!(f, "+ guard route unreachable {prefix}"),
         Change::RemoveGuard(prefix) => write!(f, "- guard route unreachable {prefix}"),
         Change::AddWayBack(way) => write!(f, "+ {}", way_back(*way)),
         Change::RemoveWayBack(way) => write!(f, "- {}", way_back(*way)),
         Change::Activate(settings) => write!(
             f,
-            "~ settings: underlay {}, UDP port {}, generation {}{}",
+            "~ settings: underlay {}, UDP port {}, generation {}{}{}",
             settings.underlay_address,
             u16::from_be(settings.tunnel_port),
             settings.generation,
             if settings.flags & Settings::GATEWAY != 0 {
                 ", a gateway"
+            } else {
+                ""
+            },
+            if settings.flags & Settings::SHAPES != 0 {
+                ", with rates"
             } else {
                 ""
             }
@@ -248,6 +254,6 @@ fn traffic(protocol: u8, port: u16, port_bits: Option<u32>) -> String {
 }
 
 /// The name, or the number of what the wanted configuration no longer names.
-fn named(names: &BTreeMap<u32, String>, id: u32) -> String {
+pub(super) fn named(names: &BTreeMap<u32, String>, id: u32) -> String {
     names.get(&id).cloned().unwrap_or_else(|| format!("#{id}"))
 }

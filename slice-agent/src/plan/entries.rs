@@ -3,7 +3,7 @@
 use slice_common::layout::Capacity;
 
 use super::difference::{Policy, Routes, puts, removals, swap};
-use super::{Change, describe};
+use super::{Change, describe, rates};
 use crate::image::{Names, NodeImage, WayBack};
 
 pub(super) struct Entries<'a> {
@@ -90,6 +90,11 @@ impl Entries<'_> {
     pub(super) fn classes(&self) -> Option<Change> {
         let text = |k: &_, v: &_| describe::class(self.names, k, v);
         swap(&self.was.classes, &self.is.classes, text).map(Change::SwapClasses)
+    }
+
+    pub(super) fn rates(&self) -> Option<Change> {
+        let text = |k: &_, v: &_| rates::terms(self.names, k, v);
+        swap(&self.was.rates, &self.is.rates, text).map(Change::SwapRates)
     }
 
     pub(super) fn outside(&self) -> Option<Change> {

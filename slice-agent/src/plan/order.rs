@@ -31,6 +31,8 @@ pub(super) fn plan(observed: &NodeImage, wanted: &NodeImage, names: &Names) -> V
     rules.extend(entries.policy(&meanwhile.policy, &wanted.policy));
     rules.extend(entries.classes());
     rules.extend(entries.guards_added());
+    // What is remembered of a flow does not depend on rates: they need no new generation.
+    let rates = entries.rates();
     let removals = entries.nodes_removed();
     let written = [&closing, &additions, &departures, &rules, &removals];
     let activate = activate(
@@ -46,6 +48,7 @@ pub(super) fn plan(observed: &NodeImage, wanted: &NodeImage, names: &Names) -> V
     changes.extend(devices.detach_pods());
     changes.extend(departures);
     changes.extend(rules);
+    changes.extend(rates);
     let again = activate_again(activate.as_ref(), &removals);
     changes.extend(activate);
     changes.extend(devices.attach());

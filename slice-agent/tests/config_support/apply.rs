@@ -30,6 +30,7 @@ pub(crate) fn apply(image: &mut NodeImage, change: &Change) {
         Change::SwapPolicy(swap) => image.policy = swap.table,
         Change::SwapClasses(swap) => image.classes = swap.table,
         Change::SwapOutside(swap) => image.outside = swap.table,
+        Change::SwapRates(swap) => image.rates = swap.table,
         Change::AddGuard(prefix) => drop(image.guards.insert(prefix)),
         Change::RemoveGuard(prefix) => drop(image.guards.remove(&prefix)),
         Change::AddWayBack(way) => drop(image.ways_back.insert(way)),

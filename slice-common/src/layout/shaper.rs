@@ -185,6 +185,20 @@ impl ShaperTerms {
         self
     }
 
+    /// Whether the class is configured, and not the default one under another number.
+    pub const fn has_class(&self, class: TrafficClass) -> bool {
+        let clocks = self.classes[class.number() as usize].clocks;
+        clocks == Self::class_clocks(self.clocks, class)
+    }
+
+    /// Where the clocks are.
+    pub const fn place(&self) -> ShaperPlace {
+        ShaperPlace {
+            uplink: self.uplink_clocks,
+            slice: self.clocks,
+        }
+    }
+
     /// The place of a class's clocks, by that of its slice.
     pub const fn class_clocks(slice: u32, class: TrafficClass) -> u32 {
         slice * TrafficClass::COUNT as u32 + class.number() as u32
@@ -330,6 +344,9 @@ mod tests {
         }
         assert_eq!(written.classes[2].clocks, 42);
         assert_eq!((written.clocks, written.uplink_clocks), (5, 3));
+        assert_eq!(written.place(), PLACE);
+        let has = |number| written.has_class(TrafficClass::from_low_bits(number));
+        assert_eq!([has(0), has(1), has(2), has(7)], [true, false, true, false]);
     }
 
     #[test]

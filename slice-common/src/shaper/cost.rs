@@ -75,6 +75,11 @@ impl ByteCost {
         self.0
     }
 
+    /// The rate that it was made of, at most 0.005 % less; `None`: any.
+    pub const fn bps(self) -> Option<u64> {
+        (Self::NS_PER_BYTE_AT_1_BPS << Self::SHIFT).checked_div(self.0)
+    }
+
     /// Out of a map that [`ByteCost::word`] was written to.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {

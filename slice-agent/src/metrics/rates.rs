@@ -1,0 +1,269 @@
+//! What slices may send by uplinks, and what became of what they sent.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use slice_common::id::TrafficClass;
+use slice_common::layout::{Counter, ShaperBackend, ShaperCounts, ShaperTerms};
+use slice_common::shaper::{ByteCost, DELAY_BUCKETS, delay_bucket_end_ns};
+
+use super::names::{self, Metric};
+use super::snapshot::{Labels, class_number, named, slice_label};
+use crate::agent::status::State;
+use crate::image::Names;
+
+/// The part of a scrape that is about rates.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    pub(super) series: Vec<(Metric, BTreeMap<Labels, u64>)>,
+    delays: BTreeMap<Labels, [u64; DELAY_BUCKETS]>,
+}
+
+/// All but the histogram, in the order of a scrape.
+const SERIES: &[Metric] = &[
+    names::SHAPER_INFO,
+    names::CEILING,
+    names::SLICE_GUARANTEE,
+    names::CLASS_GUARANTEE,
+    names::SHAPED_PACKETS,
+    names::SHAPED_BYTES,
+    names::SHAPED_MARKED,
+    names::SHAPED_WITH_SOCKET,
+];
+
+type Counts = BTreeMap<u32, ShaperCounts>;
+
+/// Where the classes in force are counted.
+pub(super) fn places(state: &State) -> Vec<u32> {
+    let classes = state.rates.values().flat_map(classes);
+    classes.map(|(_, place)| place).collect()
+}
+
+/// The classes that are configured, with the places of their clocks.
+fn classes(terms: &ShaperTerms) -> impl Iterator<Item = (TrafficClass, u32)> {
+    let all = (0..TrafficClass::COUNT as u32).map(TrafficClass::from_low_bits);
+    let configured = all.filter(|class| terms.has_class(*class));
+    configured.map(|class| (class, ShaperTerms::class_clocks(terms.clocks, class)))
+}
+
+impl Rates {
+    pub(super) fn new(state: &State, counts: &Counts) -> Self {
+        let metrics = SERIES.iter().map(|metric| (*metric, BTreeMap::new()));
+        let mut rates = Self {
+            series: metrics.collect(),
+            delays: BTreeMap::new(),
+        };
+        for (key, terms) in &state.rates {
+            let slice = vec![
+                named(&state.names.uplinks, key.ifindex),
+                slice_label(&state.names, key.slice),
+            ];
+            rates.add_slice(&slice, terms);
+            for (class, place) in classes(terms) {
+                let labels = with(&slice, class_label(&state.names, key.slice, class));
+                let own = terms.classes[usize::from(class.number())].terms();
+                rates.put(
+                    names::CLASS_GUARANTEE,
+                    &labels,
+                    bytes_per_second(own.guarantee),
+                );
+                if let Some(counts) = counts.get(&place) {
+                    rates.add_counts(&labels, counts);
+                }
+            }
+        }
+        rates
+    }
+
+    fn add_slice(&mut self, labels: &Labels, terms: &ShaperTerms) {
+        let ceiling = bytes_per_second(terms.slice().ceiling);
+        let guarantee = terms.uplink().guarantee;
+        // Where all ceilings fit, nobody can take anything from a slice.
+        let guarantee = match guarantee == ByteCost::FREE {
+            true => ceiling,
+            false => bytes_per_second(guarantee),
+        };
+        let info = with(labels, backend(terms.backend));
+        self.put(names::SHAPER_INFO, &info, 1);
+        self.put(names::CEILING, labels, ceiling);
+        self.put(names::SLICE_GUARANTEE, labels, guarantee);
+    }
+
+    fn add_counts(&mut self, labels: &Labels, counts: &ShaperCounts) {
+        for (mode, counter) in modes(counts) {
+            let labels = with(labels, mode.to_owned());
+            self.put(names::SHAPED_PACKETS, &labels, counter.packets);
+            self.put(names::SHAPED_BYTES, &labels, counter.bytes);
+        }
+        self.put(names::SHAPED_MARKED, labels, counts.marked);
+        self.put(names::SHAPED_WITH_SOCKET, labels, counts.with_socket);
+        self.delays.insert(labels.clone(), counts.waited);
+    }
+
+    fn put(&mut self, metric: Metric, labels: &Labels, value: u64) {
+        let mut series = self.series.iter_mut();
+        if let Some((_, values)) = series.find(|(known, _)| known.name == metric.name) {
+            values.insert(labels.clone(), value);
+        }
+    }
+
+    pub(super) fn encode_delays(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let metric = names::QUEUE_DELAY;
+        let mut encoder =
+            encoder.encode_descriptor(metric.family(), metric.help, None, MetricType::Histogram)?;
+        for (values, waited) in &self.delays {
+            let labels: Vec<_> = metric.labels.iter().copied().zip(values.clone()).collect();
+            let ends = (0..DELAY_BUCKETS).map(|bucket| delay_bucket_end_ns(bucket) as f64 / 1e9);
+            let sum = ends
+                .clone()
+                .zip(waited)
+                .map(|(end, count)| end * *count as f64)
+                .sum();
+            // The last bucket has no end.
+            let ends = ends.take(DELAY_BUCKETS - 1).chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = ends.zip(waited.iter().copied()).collect();
+            let mut encoder = encoder.encode_family(&labels)?;
+            encoder.encode_histogram::<NoLabelSet>(sum, waited.iter().sum(), &buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
+fn modes(counts: &ShaperCounts) -> [(&'static str, Counter); 4] {
+    [
+        ("guaranteed", counts.guaranteed),
+        ("borrowed", counts.borrowed),
+        ("lane", counts.lane),
+        ("dropped", counts.over_horizon),
+    ]
+}
+
+/// A cost was rounded up when it was made of a rate.
+fn bytes_per_second(cost: ByteCost) -> u64 {
+    cost.bps().map_or(0, |bps| bps.div_ceil(8))
+}
+
+fn backend(number: u32) -> String {
+    let known = ShaperBackend::ALL
+        .into_iter()
+        .find(|it| it.number() == number);
+    match known {
+        Some(ShaperBackend::Vq) => "vq".to_owned(),
+        Some(ShaperBackend::Edt) => "edt".to_owned(),
+        None => number.to_string(),
+    }
+}
+
+fn class_label(names: &Names, slice: u32, class: TrafficClass) -> String {
+    let name = names.classes.get(&(slice, class.number()));
+    name.cloned()
+        .unwrap_or_else(|| class_number(class.number()))
+}
+
+fn with(labels: &Labels, one_more: String) -> Labels {
+    let mut labels = labels.clone();
+    labels.push(one_more);
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use slice_common::layout::{ShaperKey, ShaperPlace};
+    use slice_common::shaper::{
+        Assured, ClassTerms, Patience, Rate, SliceTerms, UplinkTerms, WireBytes,
+    };
+
+    use super::*;
+    use crate::agent::status::Status;
+    use crate::observe::counters::Counters;
+
+    /// Slice kafka with a class replication on uplink wan, which has room for it.
+    fn terms() -> ShaperTerms {
+        let rate = |bps| Rate::new_checked(bps).expect("in range");
+        let (frame, patience) = (WireBytes::new(1538), Patience::for_round_trip(20_000_000));
+        let place = ShaperPlace {
+            uplink: 0,
+            slice: 3,
+        };
+        let slice = SliceTerms::new(
+            rate(80_000_000),
+            Assured::new(rate(80_000_000), None),
+            frame,
+        );
+        let class = |bps| ClassTerms::new(rate(bps), patience, frame);
+        ShaperTerms::new(
+            ShaperBackend::Vq,
+            place,
+            &UplinkTerms::NONE,
+            &slice,
+            &class(16_000_000),
+        )
+        .with_class(TrafficClass::from_low_bits(2), &class(56_000_000))
+    }
+
+    fn counter(packets: u64) -> Counter {
+        Counter {
+            packets,
+            bytes: packets * 1538,
+        }
+    }
+
+    #[test]
+    fn people_see_rates_and_what_became_of_packets() {
+        let key = ShaperKey {
+            ifindex: 2,
+            slice: 7,
+        };
+        let status = Status::new(Instant::now());
+        status.update(|state| {
+            state.rates = BTreeMap::from([(key, terms())]);
+            state.names.uplinks = BTreeMap::from([(2, "wan".into())]);
+            state.names.slices = BTreeMap::from([(7, "kafka".into())]);
+            state.names.classes = BTreeMap::from([((7, 2), "replication".into())]);
+        });
+        let state = status.read();
+        assert_eq!(places(&state), [24, 26]);
+        let mut waited = [0; DELAY_BUCKETS];
+        (waited[0], waited[DELAY_BUCKETS - 1]) = (5, 2);
+        let counts = ShaperCounts {
+            guaranteed: counter(4),
+            borrowed: counter(2),
+            lane: counter(1),
+            over_horizon: counter(9),
+            marked: 3,
+            with_socket: 6,
+            waited,
+        };
+        let counters = Counters {
+            shaped: BTreeMap::from([(26, counts)]),
+            ..Counters::default()
+        };
+        let snapshot =
+            crate::metrics::Snapshot::new(&state, counters, BTreeMap::new(), &BTreeMap::new());
+        let page = crate::metrics::render(snapshot).expect("a page");
+        let of_class = "uplink=\"wan\",slice=\"kafka\",class=\"replication\"";
+        for line in [
+            "sliceplane_shaper_info{uplink=\"wan\",slice=\"kafka\",backend=\"vq\"} 1".to_owned(),
+            "sliceplane_ceiling_bytes_per_second{uplink=\"wan\",slice=\"kafka\"} 10000000".to_owned(),
+            "sliceplane_slice_guarantee_bytes_per_second{uplink=\"wan\",slice=\"kafka\"} 10000000".to_owned(),
+            format!("sliceplane_class_guarantee_bytes_per_second{{{of_class}}} 7000000"),
+            "sliceplane_class_guarantee_bytes_per_second{uplink=\"wan\",slice=\"kafka\",class=\"default\"} 2000000".to_owned(),
+            format!("sliceplane_shaped_packets_total{{{of_class},mode=\"guaranteed\"}} 4"),
+            format!("sliceplane_shaped_packets_total{{{of_class},mode=\"borrowed\"}} 2"),
+            format!("sliceplane_shaped_packets_total{{{of_class},mode=\"lane\"}} 1"),
+            format!("sliceplane_shaped_bytes_total{{{of_class},mode=\"dropped\"}} 13842"),
+            format!("sliceplane_shaped_marked_total{{{of_class}}} 3"),
+            format!("sliceplane_shaped_with_socket_total{{{of_class}}} 6"),
+            format!("sliceplane_queue_delay_seconds_bucket{{le=\"0.000016384\",{of_class}}} 5"),
+            format!("sliceplane_queue_delay_seconds_bucket{{le=\"0.033554432\",{of_class}}} 5"),
+            format!("sliceplane_queue_delay_seconds_bucket{{le=\"+Inf\",{of_class}}} 7"),
+            format!("sliceplane_queue_delay_seconds_count{{{of_class}}} 7"),
+        ] {
+            assert!(page.contains(&line), "no line {line} in\n{page}");
+        }
+    }
+}
