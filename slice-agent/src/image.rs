@@ -201,6 +201,14 @@ pub enum WayBack {
     From(Ipv4Addr),
 }
 
+/// By which interface the host's stack sends what it delivers for a slice to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodRoute {
+    pub ifindex: u32,
+    /// The pod's link-layer address, where the interface is a port of a bridge.
+    pub neighbour: Option<[u8; 6]>,
+}
+
 /// The state of one node: every map that the agent writes, and every object it owns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeImage {
@@ -226,6 +234,10 @@ pub struct NodeImage {
     pub guards: BTreeSet<Ipv4Net>,
     /// What lies behind the port owner for the host's check of reverse paths.
     pub ways_back: BTreeSet<WayBack>,
+    /// By the pods' addresses.
+    pub pod_routes: BTreeMap<Ipv4Addr, PodRoute>,
+    /// Whether the stack delivers for slices by these routes, and to nobody else.
+    pub pod_routes_in_force: bool,
     pub port_owner: Option<PortOwner>,
     pub attachments: BTreeSet<Attachment>,
 }
@@ -248,6 +260,7 @@ impl NodeImage {
             WayBack::To(_) => true,
             WayBack::From(pod) => pods.contains(pod),
         });
+        left.pod_routes.retain(|pod, _| pods.contains(pod));
         left
     }
 }
@@ -347,6 +360,8 @@ pub struct Interface {
     /// The bridge (or the like) that the interface is a port of; 0 if none.
     pub controller_ifindex: u32,
     pub addresses: BTreeSet<Ipv4Net>,
+    /// Of a veth: the link-layer address of its other end, in another network namespace.
+    pub peer_mac: Option<[u8; 6]>,
     pub link_layer: LinkLayer,
     /// The kind as netlink names it: `veth`, `bridge`, ...; empty for hardware.
     pub kind: String,

@@ -107,7 +107,8 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
     let mut facts = host::facts(&netlink).await?;
     let pins = Pins::current(&arguments.bpffs.path);
     let observed = observe::node_image(&netlink, &pins, programs::Mechanism::probe()).await?;
-    host::remember(&mut facts, &host::known_in(&observed));
+    let known = host::known_in(&observed, &facts.interfaces);
+    host::remember(&mut facts, &known);
     facts.filtered = observe::filtered(&pins)?;
     let wanted = refuse(path, config::wanted(&configuration, &facts, &observed))?;
     let missing = model::unserved(&configuration, &facts);

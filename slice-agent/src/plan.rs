@@ -16,6 +16,7 @@ mod rates;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use slice_common::address::Address;
@@ -24,7 +25,7 @@ use slice_common::layout::{
     Peer, PolicyEntry, PolicyKey, Route, RouteKey, Settings, ShaperKey, ShaperTerms, Slice,
 };
 
-use crate::image::{Attachment, Names, NodeImage, PortOwner, Prefixed, WayBack};
+use crate::image::{Attachment, Names, NodeImage, PodRoute, PortOwner, Prefixed, WayBack};
 
 /// One step towards the wanted state; steps are executed in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,11 @@ pub enum Change {
     SwapRates(Swap<ShaperKey, ShaperTerms>),
     AddGuard(Ipv4Net),
     RemoveGuard(Ipv4Net),
+    /// How the stack sends what it delivers for a slice to this pod.
+    PutPodRoute(Ipv4Addr, PodRoute),
+    RemovePodRoute(Ipv4Addr),
+    EnforcePodRoutes,
+    ForgetPodRoutes,
     AddWayBack(WayBack),
     RemoveWayBack(WayBack),
     /// Writes the settings; `generation` is already the next one.

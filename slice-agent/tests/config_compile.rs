@@ -9,7 +9,9 @@ use config_support::apply::compiled;
 use config_support::{RIGHT, check_text, east_1, longest_match, right, right_but};
 use proptest::prelude::*;
 use slice_agent::compile::compile;
-use slice_agent::image::{Interface, LinkLayer, NodeImage, PortOwner, Program, TrieKey, WayBack};
+use slice_agent::image::{
+    HostFacts, Interface, LinkLayer, NodeImage, PodRoute, PortOwner, Program, TrieKey, WayBack,
+};
 use slice_agent::model::{Validated, render, validate_against};
 use slice_common::address::{Address, Port};
 use slice_common::layout::{Capacity, Class, ClassKey, LocalEndpoint, PolicyKey, RouteKey};
@@ -229,6 +231,14 @@ fn a_slice_that_the_stack_delivers_has_ways_back() {
     let pod = WayBack::From(Ipv4Addr::new(10, 1, 1, 10));
     assert_eq!(image.ways_back, BTreeSet::from([range, pod]));
     assert!(compiled(&right()).ways_back.is_empty());
+    let kafka_0 = PodRoute {
+        ifindex: 3,
+        neighbour: None,
+    };
+    assert_eq!(image.pod_routes, [([10, 1, 1, 10].into(), kafka_0)].into());
+    assert!(image.pod_routes_in_force);
+    let none = compiled(&right());
+    assert!(none.pod_routes.is_empty() && !none.pod_routes_in_force);
 
     let native = [
         ("ranges: [10.78.0.0/16]", ""),
@@ -242,6 +252,42 @@ fn a_slice_that_the_stack_delivers_has_ways_back() {
     let pod = WayBack::From(Ipv4Addr::new(10, 1, 1, 20));
     let expected = [to("10.1.1.20/32"), to("10.1.2.20/32"), pod];
     assert_eq!(image.ways_back, BTreeSet::from(expected), "neighbours too");
+}
+
+/// A port of a bridge hears no answers to ARP: the pod's own end is asked, and ARP at the bridge only else.
+#[test]
+fn a_pod_behind_a_bridge_is_delivered_to_by_its_own_port_and_address() {
+    let kafka = (
+        "  isolation: {level: Slice}",
+        "  isolation: {level: Slice}\n  delivery: Stack",
+    );
+    let configuration = check_text(right_but(&[kafka])).expect("a right configuration");
+    let pod = Ipv4Addr::new(10, 1, 1, 10);
+    let mut facts = east_1();
+    let route = |facts: &HostFacts| {
+        let (image, _) = compile(&configuration, facts).expect("fits the tables");
+        assert!(image.pod_routes_in_force);
+        image.pod_routes.get(&pod).copied()
+    };
+    let by_its_port = |neighbour| {
+        Some(PodRoute {
+            ifindex: 3,
+            neighbour,
+        })
+    };
+    let port = facts.interfaces.get_mut("p-kafka-0").expect("p-kafka-0");
+    port.controller_ifindex = 5;
+    assert_eq!(route(&facts), None, "nobody knows it yet");
+
+    facts.neighbours.insert((5, pod.into()), [6; 6]);
+    assert_eq!(route(&facts), by_its_port(Some([6; 6])));
+    let port = facts.interfaces.get_mut("p-kafka-0").expect("p-kafka-0");
+    port.peer_mac = Some([8; 6]);
+    assert_eq!(
+        route(&facts),
+        by_its_port(Some([8; 6])),
+        "who answers ARP may lie"
+    );
 }
 
 #[test]

@@ -400,5 +400,6 @@ fn of_what_an_earlier_agent_left_pods_are_taken_whose_interface_is_gone() {
             .ways_back
             .remove(&slice_agent::image::WayBack::From(pod))
     );
+    assert!(expected.pod_routes.remove(&pod).is_some());
     assert_eq!(left.without_vanished(&facts), expected);
 }

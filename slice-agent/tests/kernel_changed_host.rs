@@ -192,12 +192,16 @@ fn a_pod_that_vanishes_is_removed_from_a_host_that_does_not_fit() {
     });
 }
 
-/// The mark of tunnel packets, as the programs have it.
-fn mark(node: &Node) -> u32 {
+/// The settings, as the programs have them.
+fn settings(node: &Node) -> Settings {
     let pins = slice_agent::apply::pins::Pins::current(&node.bpffs());
     let maps = slice_agent::apply::maps::Maps::new(pins);
     let settings = maps.array::<Settings>("SETTINGS").unwrap();
-    settings.get(&0, 0).unwrap().tunnel_mark
+    settings.get(&0, 0).unwrap()
+}
+
+fn mark(node: &Node) -> u32 {
+    settings(node).tunnel_mark
 }
 
 /// Whether the host has a way to the peer for packets with this mark.
@@ -250,4 +254,69 @@ fn a_routing_rule_that_takes_the_mark_of_tunnel_packets_has_another_one_drawn() 
     node.until("the node is well again", |node| {
         node.get("/readyz") == "ready\n"
     });
+}
+
+/// Packets that the node handed to an interface.
+fn sent_to(node: &Node, interface: &str) -> u64 {
+    let shown = node.ip(&format!("-s link show {interface}"));
+    let mut lines = shown
+        .lines()
+        .skip_while(|line| !line.trim().starts_with("TX:"));
+    let numbers = lines.nth(1).unwrap();
+    numbers.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The stack delivers by address; the agent is dead, and another one has the address of a pod that is gone.
+#[test]
+fn who_inherits_a_pods_address_inherits_nothing_of_its_slice() {
+    const QUESTIONS: u64 = 20;
+    let Some(mut node) = node_with_two_pods() else {
+        return;
+    };
+    let by_stack = "isolation: {level: Slice}\n  delivery: Stack";
+    let text = node.configuration();
+    node.configure_with(&text.replacen("isolation: {level: Slice}", by_stack, 1));
+    node.inside(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+    for (pod, other) in [("kafka-0", "10.77.0.3"), ("kafka-9", "10.77.0.2")] {
+        node.open_way(pod, other);
+    }
+    node.start();
+    let ask = |node: &Node| {
+        let arguments = format!("-c {QUESTIONS} -i 0.01 -W 1 10.77.0.3");
+        let mut ping = node.spawn_in_pod("kafka-0", "ping", &arguments);
+        ping.wait().unwrap().success()
+    };
+    node.until("the pod is delivered to", ask);
+
+    node.stop(Signal::SIGKILL);
+    node.ip("link del p-kafka-9");
+    node.add_pod("heir", "10.1.1.19");
+    // It hears nothing but what the node sends it: not even who asks for its address.
+    node.ip("neigh replace 10.1.1.19 lladdr 02:00:00:00:00:09 dev p-heir");
+    let before = sent_to(&node, "p-heir");
+    assert!(!ask(&node));
+    let nothing = sent_to(&node, "p-heir") - before;
+
+    // By the host's own routes it would.
+    node.ip("rule del iif sliceplane0 lookup 6087");
+    let before = sent_to(&node, "p-heir");
+    assert!(!ask(&node));
+    let everything = sent_to(&node, "p-heir") - before;
+    assert!(
+        everything >= QUESTIONS,
+        "not vacuous: {everything} of {QUESTIONS}"
+    );
+    assert!(
+        nothing < QUESTIONS / 2,
+        "a solicitation at most: {nothing} of {QUESTIONS}"
+    );
+
+    // The next agent takes what is left of the pod.
+    node.spawn();
+    node.until("the next agent found it gone", |node| {
+        let told = node.get("/readyz");
+        told.contains("endpoints without an interface on this host: 1 (p-kafka-9)")
+    });
+    assert!(!node.ip("route show table 6087").contains("10.1.1.19"));
+    assert!(node.ip("route show table 6087").contains("10.1.1.10"));
 }

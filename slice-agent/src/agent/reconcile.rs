@@ -114,7 +114,8 @@ impl Reconciler {
         self.dataplane.restore_pins()?;
         self.dataplane.forget_vanished()?;
         let observed = self.observe().await?;
-        host::remember(&mut facts, &host::known_in(&observed));
+        let known = host::known_in(&observed, &facts.interfaces);
+        host::remember(&mut facts, &known);
         facts.filtered = observe::filtered(self.dataplane.pins())?;
         self.facts = facts;
         self.note_new_mark(&observed);
@@ -402,7 +403,11 @@ impl Reconciler {
             tracing::error!("{change}: {error:#}");
             failures.push(format!("{change}: {error:#}"));
             self.status.update(|state| state.apply_errors += 1);
-            if !matches!(change, Change::Attach(_) | Change::Detach(_)) {
+            let is_of_one_pod = matches!(
+                change,
+                Change::Attach(_) | Change::Detach(_) | Change::PutPodRoute(..)
+            );
+            if !is_of_one_pod {
                 break;
             }
         }

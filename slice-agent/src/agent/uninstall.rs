@@ -7,7 +7,7 @@ use rtnetlink::Handle;
 
 use crate::apply::lock::{Lock, PinsLock};
 use crate::apply::pins::{Pins, remove_tree};
-use crate::apply::{clsact, guards, netlink, port_owner, programs, routing, ways_back};
+use crate::apply::{clsact, guards, netlink, pod_routes, port_owner, programs, routing, ways_back};
 use crate::capability;
 use crate::image::{Attachment, PortOwner};
 
@@ -36,6 +36,12 @@ pub async fn uninstall(bpffs: &Path, state_dir: &Path) -> Result<()> {
         tracing::info!(
             table = guards::TABLE,
             "removed the guard routes and their rule"
+        );
+    }
+    if pod_routes::remove_everything(&netlink).await? {
+        tracing::info!(
+            table = pod_routes::TABLE,
+            "removed the routes by which the stack delivered for slices"
         );
     }
     if routing::remove_all(&netlink, ways_back::TABLE).await? {

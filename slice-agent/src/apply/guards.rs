@@ -10,7 +10,8 @@ use rtnetlink::packet_route::route::RouteType;
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::routing::{
-    PROTOCOL, add_route, add_rule, destination, our_routes, our_rules, remove_routes, remove_rules,
+    PROTOCOL, Senders, add_route, add_rule, destination, our_routes, our_rules, remove_routes,
+    remove_rules,
 };
 
 /// Our routing table.
@@ -38,7 +39,7 @@ pub async fn add(netlink: &Handle, prefix: Ipv4Net) -> Result<()> {
         format!("cannot add the guard route unreachable {prefix} to table {TABLE}")
     })?;
     if our_rules(netlink, TABLE).await?.is_empty() {
-        add_rule(netlink, TABLE, RULE_PRIORITY, None).await?;
+        add_rule(netlink, TABLE, RULE_PRIORITY, Senders::Everybody).await?;
     }
     Ok(())
 }

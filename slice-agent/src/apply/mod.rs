@@ -6,6 +6,7 @@ pub mod lock;
 pub mod maps;
 pub mod netlink;
 pub mod pins;
+pub mod pod_routes;
 pub mod port_owner;
 pub mod programs;
 pub mod routing;
@@ -59,6 +60,7 @@ impl Dataplane {
         };
         let maps = Maps::new(pins.clone());
         if adopted > 0 {
+            // What the programs before these decided, by rules that may have been mended, is decided anew.
             forget_verdicts(&maps)?;
         }
         tracing::info!(
@@ -140,6 +142,10 @@ impl Dataplane {
             Change::SwapRates(swap) => maps.swap("SHAPER_TERMS", &swap.table),
             Change::AddGuard(prefix) => guards::add(netlink, *prefix).await,
             Change::RemoveGuard(prefix) => guards::remove(netlink, *prefix).await,
+            Change::PutPodRoute(pod, route) => pod_routes::put(netlink, *pod, *route).await,
+            Change::RemovePodRoute(pod) => pod_routes::remove(netlink, *pod).await,
+            Change::EnforcePodRoutes => pod_routes::put_in_force(netlink).await,
+            Change::ForgetPodRoutes => pod_routes::remove_everything(netlink).await.map(drop),
             Change::AddWayBack(way) => ways_back::add(netlink, *way).await,
             Change::RemoveWayBack(way) => ways_back::remove(netlink, *way).await,
             Change::Activate(settings) => self.activate(*settings),
@@ -228,7 +234,6 @@ impl Dataplane {
     }
 }
 
-/// What the programs before these decided, by rules that may have been mended, is decided anew.
 fn forget_verdicts(maps: &Maps) -> Result<()> {
     let mut settings = maps.array::<Settings>("SETTINGS")?;
     let mut now = settings

@@ -11,14 +11,14 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 
 use super::netlink::{cause, errno, is_absent};
-use super::{guards, ways_back};
+use super::{guards, pod_routes, ways_back};
 
 /// Marks routes and rules as ours (`ip route show table 6085 proto 85`); others are never touched.
 pub const PROTOCOL: RouteProtocol = RouteProtocol::Other(85);
 
 /// Whether a route is ours, so no fact about the host.
 pub fn is_ours(route: &RouteMessage) -> bool {
-    let tables = [guards::TABLE, ways_back::TABLE];
+    let tables = [guards::TABLE, ways_back::TABLE, pod_routes::TABLE];
     route.header.protocol == PROTOCOL && tables.contains(&table(route))
 }
 
@@ -86,12 +86,21 @@ pub(super) async fn add_route(netlink: &Handle, route: RouteMessage) -> Result<(
     }
 }
 
-/// Adds a rule that is perhaps there already, for everybody or for one sender.
+/// Whose packets a rule is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Senders<'a> {
+    Everybody,
+    From(Ipv4Addr),
+    /// What the host received by this interface.
+    ComingBy(&'a str),
+}
+
+/// Adds a rule that is perhaps there already.
 pub(super) async fn add_rule(
     netlink: &Handle,
     to_table: u32,
     priority: u32,
-    from: Option<Ipv4Addr>,
+    senders: Senders<'_>,
 ) -> Result<()> {
     let mut request = netlink
         .rule()
@@ -100,9 +109,11 @@ pub(super) async fn add_rule(
         .priority(priority)
         .table_id(to_table)
         .action(RuleAction::ToTable);
-    if let Some(from) = from {
-        request = request.source_prefix(from, 32);
-    }
+    request = match senders {
+        Senders::Everybody => request,
+        Senders::From(address) => request.source_prefix(address, 32),
+        Senders::ComingBy(interface) => request.input_interface(interface),
+    };
     let attributes = &mut request.message_mut().attributes;
     attributes.push(RuleAttribute::Protocol(PROTOCOL));
     match request.execute().await {

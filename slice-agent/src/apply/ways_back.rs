@@ -17,7 +17,8 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use super::guards::RULE_PRIORITY;
 use super::ifindex;
 use super::routing::{
-    PROTOCOL, add_route, add_rule, destination, our_routes, our_rules, remove_routes, remove_rules,
+    PROTOCOL, Senders, add_route, add_rule, destination, our_routes, our_rules, remove_routes,
+    remove_rules,
 };
 use crate::image::{PortOwner, WayBack};
 
@@ -47,7 +48,7 @@ pub async fn add(netlink: &Handle, way: WayBack) -> Result<()> {
             let route = route(prefix, ifindex(PortOwner::INTERFACE)?);
             add_route(netlink, route).await
         }
-        WayBack::From(pod) => add_rule(netlink, TABLE, PRIORITY, Some(pod)).await,
+        WayBack::From(pod) => add_rule(netlink, TABLE, PRIORITY, Senders::From(pod)).await,
     };
     added.with_context(|| format!("cannot add {} to table {TABLE}", shown(way)))
 }

@@ -14,7 +14,8 @@ use slice_common::wire::vxlan;
 use super::delivery::{Delivery, Member};
 use super::{classes, early_drop, guarded, node_addresses, outside, policy, shaping};
 use crate::image::{
-    Attachment, HostFacts, Interface, Names, NodeImage, PortOwner, Prefixed, Program, WayBack,
+    Attachment, HostFacts, Interface, Names, NodeImage, PodRoute, PortOwner, Prefixed, Program,
+    WayBack,
 };
 use crate::model::{
     self, Addressing, ConfigError, IsolationLevel, MTU_BYTES_MIN, Problem, Validated,
@@ -235,6 +236,18 @@ impl<'a> Builder<'a> {
             let ways = sources.into_iter().map(WayBack::To);
             self.image.ways_back.extend(ways);
             self.image.ways_back.insert(WayBack::From(endpoint.address));
+            let by_arp = mac(self.facts, interface, endpoint);
+            let neighbour = interface.peer_mac.or(by_arp);
+            let is_port = interface.controller_ifindex != 0;
+            let route = PodRoute {
+                ifindex: interface.ifindex,
+                neighbour: neighbour.filter(|_| is_port),
+            };
+            // Until a pod behind a bridge told its address, nobody gets what is for it.
+            if !is_port || neighbour.is_some() {
+                self.image.pod_routes.insert(endpoint.address, route);
+            }
+            self.image.pod_routes_in_force = true;
         }
         for program in [Program::PodEgress, Program::PodIngress] {
             self.attach(&endpoint.interface, interface.ifindex, program);

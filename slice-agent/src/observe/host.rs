@@ -21,6 +21,7 @@ use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 use super::{driver, marks};
 use crate::apply::netlink::cause;
 use crate::apply::routing;
+use crate::compile;
 use crate::image::{HostFacts, Interface, LinkLayer, MarkRule, NodeImage, Secrets};
 
 /// The kernel's table of local and broadcast addresses (RT_TABLE_LOCAL): no networks.
@@ -40,7 +41,8 @@ pub async fn facts(netlink: &Handle) -> Result<HostFacts> {
     };
     let mut names = BTreeMap::new();
     for link in links(netlink).await? {
-        let (name, interface) = interface(&link);
+        let (name, mut interface) = interface(&link);
+        interface.peer_mac = peer_mac(netlink, &link).await;
         names.insert(interface.ifindex, name.clone());
         facts.interfaces.insert(name, interface);
     }
@@ -124,12 +126,18 @@ pub async fn ask_neighbour(netlink: &Handle, ifindex: u32, address: Ipv4Addr) ->
         .with_context(|| format!("cannot ask interface #{ifindex} who has {address}"))
 }
 
-/// What an earlier agent knew, from the maps that it left.
-pub fn known_in(image: &NodeImage) -> HostFacts {
+/// What an earlier agent knew, from the maps that it left, of a host with these interfaces.
+pub fn known_in(image: &NodeImage, interfaces: &BTreeMap<String, Interface>) -> HostFacts {
     let known = image
         .local
         .values()
         .filter(|pod| pod.pod_mac != INNER_DESTINATION_MAC);
+    // Of a pod behind a bridge the bridge knows it.
+    let asked_by = |ifindex| {
+        let mut interfaces = interfaces.values();
+        let interface = interfaces.find(|interface| interface.ifindex == ifindex);
+        interface.map_or(ifindex, compile::asked_by)
+    };
     HostFacts {
         secrets: image
             .settings
@@ -138,7 +146,7 @@ pub fn known_in(image: &NodeImage) -> HostFacts {
                 detour: settings.detour_secret,
             }),
         neighbours: known
-            .map(|pod| ((pod.ifindex, pod.pod_address), pod.pod_mac))
+            .map(|pod| ((asked_by(pod.ifindex), pod.pod_address), pod.pod_mac))
             .collect(),
         clocks: image
             .rates
@@ -154,6 +162,29 @@ async fn links(netlink: &Handle) -> Result<Vec<LinkMessage>> {
     listed
         .map_err(cause)
         .context("cannot list the interfaces of this host")
+}
+
+/// The link-layer address of a veth's other end, asked for in the namespace that it is in. Only where the host's
+/// stack delivers it matters, so what cannot be read is not known.
+async fn peer_mac(netlink: &Handle, link: &LinkMessage) -> Option<[u8; 6]> {
+    let (mut peer, mut namespace) = (None, None);
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Link(ifindex) => peer = Some(*ifindex),
+            LinkAttribute::LinkNetNsId(id) if *id >= 0 => namespace = Some(*id),
+            _ => {}
+        }
+    }
+    let mut request = netlink.link().get().match_index(peer?);
+    let attributes = &mut request.message_mut().attributes;
+    attributes.push(LinkAttribute::IfNetnsId(namespace?));
+    let answer = request.execute().try_next().await.ok()??;
+    interface(&answer)
+        .1
+        .mac
+        .iter()
+        .any(|byte| *byte != 0)
+        .then_some(interface(&answer).1.mac)
 }
 
 async fn addresses(netlink: &Handle) -> Result<Vec<AddressMessage>> {
@@ -287,6 +318,7 @@ fn link_layer_address(message: &NeighbourMessage) -> Option<((u32, Address), [u8
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slice_common::layout::{LocalEndpoint, LocalKey};
 
     #[test]
     fn a_neighbour_that_the_host_forgot_is_remembered_while_its_interface_is_there() {
@@ -340,5 +372,36 @@ mod tests {
         assert_eq!(kept(&[rule(0x30, 0xf0)]), 0x12);
         assert_eq!(kept(&[rule(0x10, 0xf0)]), 0x21, "drawn anew");
         assert_eq!(kept(&[rule(0, 0xff)]), 0x12, "no better than before");
+    }
+
+    #[test]
+    fn what_an_earlier_agent_knew_of_a_pod_behind_a_bridge_is_known_of_the_bridge() {
+        let pod_address = Address::from(Ipv4Addr::new(10, 1, 1, 10));
+        let key = LocalKey {
+            table: 1,
+            address: pod_address,
+        };
+        let pod = LocalEndpoint {
+            ifindex: 5,
+            slice: 7,
+            namespace: 9,
+            pod_address,
+            pod_mac: [2, 0, 0, 0, 0, 8],
+            flags: 0,
+        };
+        let mut image = NodeImage::default();
+        image.local.insert(key, pod);
+        let known = |controller_ifindex| {
+            let interface = Interface {
+                ifindex: 5,
+                controller_ifindex,
+                ..Interface::default()
+            };
+            let interfaces = BTreeMap::from([("p-a".to_owned(), interface)]);
+            let known = known_in(&image, &interfaces).neighbours;
+            known.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(known(0), [(5, pod_address)]);
+        assert_eq!(known(9), [(9, pod_address)]);
     }
 }

@@ -17,7 +17,7 @@ use slice_common::layout::Settings;
 use crate::apply::maps::{Layout, Maps, check_layout};
 use crate::apply::pins::Pins;
 use crate::apply::programs::{self, Mechanism};
-use crate::apply::{guards, ifindex, port_owner, tcx, ways_back};
+use crate::apply::{guards, ifindex, pod_routes, port_owner, tcx, ways_back};
 use crate::image::{NodeImage, PortOwner, Program};
 
 /// The state of this node. Maps that are absent or damaged count as empty, and nothing is changed.
@@ -29,6 +29,8 @@ pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> 
     let interfaces = programs::interfaces()?;
     image.attachments = programs::attachments(mechanism, netlink, pins, &interfaces).await?;
     image.guards = guards::observe(netlink).await?;
+    image.pod_routes = pod_routes::observe(netlink).await?;
+    image.pod_routes_in_force = pod_routes::is_in_force(netlink).await?;
     image.ways_back = ways_back::observe(netlink).await?;
     image.port_owner = port_owner::observe(netlink).await?;
     if let Some(settings) = &mut image.settings

@@ -51,6 +51,20 @@ pub(super) fn change(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result
         Change::SwapRates(swap) => write!(f, "~ rates: {swap}"),
         Change::AddGuard(prefix) => write!(f, "+ guard route unreachable {prefix}"),
         Change::RemoveGuard(prefix) => write!(f, "- guard route unreachable {prefix}"),
+        Change::PutPodRoute(pod, route) => {
+            let ifindex = route.ifindex;
+            write!(
+                f,
+                "+ delivery by the stack to pod {pod} on interface #{ifindex}"
+            )
+        }
+        Change::RemovePodRoute(pod) => write!(f, "- delivery by the stack to pod {pod}"),
+        Change::EnforcePodRoutes => {
+            f.write_str("+ the stack delivers for slices to these pods only")
+        }
+        Change::ForgetPodRoutes => {
+            f.write_str("- the stack delivers for slices to these pods only")
+        }
         Change::AddWayBack(way) => write!(f, "+ {}", way_back(*way)),
         Change::RemoveWayBack(way) => write!(f, "- {}", way_back(*way)),
         Change::Activate(settings) => write!(

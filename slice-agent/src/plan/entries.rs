@@ -127,6 +127,31 @@ impl Entries<'_> {
         gone.copied().map(Change::RemoveWayBack).collect()
     }
 
+    /// The routes of all pods are there before any other one ends to be.
+    pub(super) fn pod_routes_put(&self) -> Vec<Change> {
+        let (was, is) = (self.was, self.is);
+        let new = is.pod_routes.iter();
+        let new = new.filter(|(pod, route)| was.pod_routes.get(pod) != Some(route));
+        let mut list: Vec<_> = new
+            .map(|(pod, route)| Change::PutPodRoute(*pod, *route))
+            .collect();
+        if is.pod_routes_in_force && !was.pod_routes_in_force {
+            list.push(Change::EnforcePodRoutes);
+        }
+        list
+    }
+
+    pub(super) fn pod_routes_removed(&self) -> Vec<Change> {
+        let (was, is) = (self.was, self.is);
+        let gone = was.pod_routes.keys();
+        let gone = gone.filter(|pod| !is.pod_routes.contains_key(pod));
+        let mut list: Vec<_> = gone.copied().map(Change::RemovePodRoute).collect();
+        if was.pod_routes_in_force && !is.pod_routes_in_force {
+            list.push(Change::ForgetPodRoutes);
+        }
+        list
+    }
+
     /// The entries of pods that left, the one that lets them send first.
     pub(super) fn pods_removed(&self) -> Vec<Change> {
         let Self { was, is, names } = *self;

@@ -43,6 +43,7 @@ pub(super) fn plan(observed: &NodeImage, wanted: &NodeImage, names: &Names) -> V
 
     let mut changes = devices.port_owner_first();
     changes.extend(entries.ways_back_added(devices.creates_owner()));
+    changes.extend(entries.pod_routes_put());
     changes.extend(closing);
     changes.extend(additions);
     changes.extend(devices.detach_pods());
@@ -55,6 +56,7 @@ pub(super) fn plan(observed: &NodeImage, wanted: &NodeImage, names: &Names) -> V
     changes.extend(devices.detach_underlay());
     changes.extend(removals);
     changes.extend(again);
+    changes.extend(entries.pod_routes_removed());
     changes.extend(entries.ways_back_removed());
     changes.extend(devices.port_owner_last());
     changes

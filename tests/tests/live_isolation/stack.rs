@@ -9,6 +9,7 @@ use slice_tests::child::poll_until;
 use slice_tests::harness::Scene;
 use slice_tests::lab::{Lab, Node, Pod};
 use slice_tests::live::{Mailbox, PacketFilter, StackSetting, expect_drops, meet};
+use slice_tests::netns::NetNs;
 
 use crate::reconfigure::with_configuration;
 use crate::segments::{exchange, stream_until};
@@ -25,6 +26,10 @@ pub(crate) const SCENES: &[Scene] = &[
         filtered,
     ),
     ("connection_tracking_sees_one_way_only", tracked),
+    (
+        "a_neighbour_that_answers_in_a_pods_name_gets_nothing_of_what_the_stack_delivers",
+        in_a_pods_name,
+    ),
 ];
 
 /// One whose node routes to its pods and one whose node has them on a bridge, and a neighbour of each.
@@ -157,44 +162,13 @@ fn without_a_way_back(lab: &Lab) -> Result<()> {
         let far = slice_address(pod)?;
         same("with a way back", &echo(&kafka_1, far)?, &1)?;
         {
-            let _first = GuardsFirst::add(node, pod.pod_address)?;
+            // Whoever asks for the way from a pod's address is told what everybody else is: that slice addresses
+            // lead nowhere. The agent would put back what was taken away.
+            let _first = Rule::add(node, &format!("from {}/32 lookup 6085", pod.pod_address))?;
             same("without", &echo(&kafka_1, far)?, &0)?;
         }
         same("with it again", &echo(&kafka_1, far)?, &1)
     })
-}
-
-/// Whoever asks for the way from a pod's address is told what everybody else is: that slice addresses lead
-/// nowhere. The agent would put back what was taken away.
-struct GuardsFirst<'a> {
-    node: &'a Node,
-    pod: Ipv4Addr,
-}
-
-impl<'a> GuardsFirst<'a> {
-    fn add(node: &'a Node, pod: Ipv4Addr) -> Result<Self> {
-        let first = Self { node, pod };
-        first.rule("add")?;
-        Ok(first)
-    }
-
-    fn rule(&self, change: &str) -> Result<()> {
-        let from = format!("{}/32", self.pod);
-        let mut command = self.node.netns.command("ip");
-        command.args(["rule", change, "priority", "50", "from", &from]);
-        let output = command.args(["lookup", "6085"]).output()?;
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "ip rule {change}: {complaint}");
-        Ok(())
-    }
-}
-
-impl Drop for GuardsFirst<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.rule("del") {
-            eprintln!("{error:#}");
-        }
-    }
 }
 
 /// A rule of the host's that pods' programs go past, unless the stack delivers.
@@ -248,4 +222,103 @@ fn tracked(lab: &Lab) -> Result<()> {
         goes().context("to the peer, untracked")?;
         same("invalid", &filter.packets("invalid")?, &0)
     })
+}
+
+/// A stranger behind the same bridge has kafka-2's address too, and the host heard it answer ARP for it.
+fn in_a_pods_name(lab: &Lab) -> Result<()> {
+    let [kafka_0, thief] = pods(lab, ["kafka-0", "stranger-2"])?;
+    while_by_stack(lab, "kafka-2", |pod, node| {
+        let far = slice_address(pod)?;
+        let _answers = InItsName::take(node, &thief, pod)?;
+        let at_pod = Mailbox::open(&pod.netns, OPEN_PORT)?;
+        let at_thief = Mailbox::open(&thief.netns, OPEN_PORT)?;
+        let asks = Mailbox::open(&kafka_0.netns, OPEN_PORT + 1)?;
+        let send = |letter: &[u8]| asks.send((far, OPEN_PORT), letter);
+        {
+            // By the host's own routes and neighbours, as everything else for that address goes.
+            let _by_address = Rule::add(node, "iif sliceplane0 lookup main")?;
+            send(b"by address")?;
+            let (_, stolen) = at_thief.receive().context("not vacuous")?;
+            same("stolen", &stolen, &b"by address".to_vec())?;
+        }
+        send(b"by interface")?;
+        same("got", &at_pod.receive()?.1, &b"by interface".to_vec())?;
+        same("nothing else for the thief", &at_thief.is_empty()?, &true)?;
+        same("known", &is_neighbour_known(pod, node)?, &true)
+    })?;
+    let pod = lab.pod("kafka-2")?;
+    let node = lab.node(pod.node)?;
+    same("forgotten", &is_neighbour_known(&pod, &node)?, &false)
+}
+
+/// Whether the pod's link-layer address is written down at its own interface.
+fn is_neighbour_known(pod: &Pod, node: &Node) -> Result<bool> {
+    let shown = run(&node.netns, &format!("neigh show dev p-{}", pod.name))?;
+    Ok(shown.contains("PERMANENT"))
+}
+
+struct InItsName<'a> {
+    node: &'a Node,
+    thief: &'a Pod,
+    pod: &'a Pod,
+}
+
+impl<'a> InItsName<'a> {
+    fn take(node: &'a Node, thief: &'a Pod, pod: &'a Pod) -> Result<Self> {
+        let address = pod.pod_address;
+        run(&thief.netns, &format!("address add {address}/32 dev eth0"))?;
+        let taken = Self { node, thief, pod };
+        taken.answers(thief)?;
+        Ok(taken)
+    }
+
+    /// What the host takes from an answer to ARP.
+    fn answers(&self, who: &Pod) -> Result<()> {
+        let link = run(&who.netns, "-br link show dev eth0")?;
+        let own = link.split_whitespace().nth(2).context("no link address")?;
+        let address = self.pod.pod_address;
+        let heard = format!("neigh replace {address} lladdr {own} dev cni0 nud reachable");
+        run(&self.node.netns, &heard).map(drop)
+    }
+}
+
+impl Drop for InItsName<'_> {
+    fn drop(&mut self) {
+        let address = self.pod.pod_address;
+        let given_back = format!("address del {address}/32 dev eth0");
+        let given_back = run(&self.thief.netns, &given_back).map(drop);
+        if let Err(error) = given_back.and(self.answers(self.pod)) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// A routing rule before all of ours.
+struct Rule<'a> {
+    node: &'a Node,
+    rule: String,
+}
+
+impl<'a> Rule<'a> {
+    fn add(node: &'a Node, rule: &str) -> Result<Self> {
+        let rule = format!("priority 50 {rule}");
+        run(&node.netns, &format!("rule add {rule}"))?;
+        Ok(Self { node, rule })
+    }
+}
+
+impl Drop for Rule<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = run(&self.node.netns, &format!("rule del {}", self.rule)) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn run(netns: &NetNs, arguments: &str) -> Result<String> {
+    let mut command = netns.command("ip");
+    let output = command.args(arguments.split(' ')).output()?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "ip {arguments}: {complaint}");
+    Ok(String::from_utf8(output.stdout)?)
 }
