@@ -82,6 +82,9 @@ fn run_agent(arguments: AgentArguments) -> Result<()> {
 fn check(path: &Path) -> Result<()> {
     let configuration = refuse(path, config::read(path))?;
     let node = configuration.node();
+    for doubt in configuration.doubts() {
+        print(&format!("warning: {doubt}\n"))?;
+    }
     let mut text = format!(
         "{}: valid for node {} of cluster {}, slices: {}\n",
         path.display(),
@@ -101,6 +104,7 @@ fn check(path: &Path) -> Result<()> {
 /// Reads everything and changes nothing; works where nothing is installed yet.
 async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
     capability::check_capabilities()?;
+    capability::check_bpffs(&arguments.bpffs.path)?;
     let path = &arguments.config.path;
     let configuration = refuse(path, config::read(path))?;
     let netlink = netlink::connect()?;
@@ -128,6 +132,9 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
         text.push_str(&format!("NO QUEUE: {sentence}\n"));
     }
     // Last, where it is read: the rest may be long.
+    for doubt in configuration.doubts() {
+        text.push_str(&format!("WARNING: {doubt}\n"));
+    }
     for mismatch in &wanted.mismatches {
         text.push_str(&format!("DOES NOT FIT: {mismatch}\n"));
     }

@@ -266,3 +266,75 @@ fn the_examples_of_members_and_gateways_are_right() {
         assert_eq!(example.node().remotes.len(), 1);
     }
 }
+
+/// `text` with its fellow as the only gateway to `south`; the other gateway of the same cluster may do.
+#[test]
+fn a_gateway_needs_another_way_to_a_cluster_than_its_fellow() {
+    let gateway = |only: &str| {
+        let text = text(&[
+            (FELLOW, &format!("{FELLOW}, fellow: true")),
+            ("gateways: [east/gw-1]", &format!("gateways: [{only}]")),
+        ]);
+        check_text(text.replacen("name: east-1\n", "name: east-1\ngateway: true\n", 1))
+    };
+    gateway("east/gw-1").expect("not a fellow");
+    gateway("east/gw-2, east/gw-1").expect("not only the fellow");
+    let message = gateway("east/gw-2").expect_err("a mistake");
+    assert_eq!(
+        message.trim_end(),
+        "node.yaml, document 1, Node east/east-1, remotes[1].gateways: east/gw-2 are fellows of this gateway, which \
+         take over what it cannot send and do not pass that on to others; name gateways of another cluster"
+    );
+}
+
+fn doubts(text: &str) -> String {
+    let configuration = check_text(text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+    let doubts = render(configuration.doubts());
+    let lines = doubts
+        .lines()
+        .map(|line| line.split_once("node.yaml, ").expect("a place").1);
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// It may be meant (a cluster of one node), so it is told; with nothing of its own it can only be a gateway.
+#[test]
+fn a_member_that_names_another_clusters_gateway_is_told() {
+    let elsewhere = text(&[("[east/gw-1]", "[west/west-1]")]);
+    assert_eq!(doubts(&text(&[])), "");
+    assert_eq!(
+        doubts(&elsewhere),
+        "document 1, Node east/east-1, remotes[1].gateways: this node is no gateway, so what it sends goes to gateways \
+         of cluster west itself, and must be expected there (as a peer with its blocks); if cluster west expects \
+         gateways of this cluster, name those, and if this node is one write `gateway: true`"
+    );
+    let gateway = |text: &str| text.replacen("name: east-1\n", "name: east-1\ngateway: true\n", 1);
+    assert_eq!(doubts(&gateway(&elsewhere)), "");
+
+    let between = |text: &str, from: &str, to: &str| {
+        let (before, rest) = text.split_once(from).expect("its begin");
+        let (_, after) = rest.split_once(to).expect("its end");
+        format!("{before}{to}{after}")
+    };
+    let nothing_own = between(&elsewhere, "endpoints:\n", "peers:\n");
+    check_text(gateway(&nothing_own)).expect("a gateway has no pods");
+    assert_eq!(
+        check_text(&nothing_own).expect_err("a mistake").trim_end(),
+        "node.yaml, document 1, Node east/east-1, gateway: this node has no blocks of its own and names gateways of \
+         another cluster, so it is a gateway; write `gateway: true`"
+    );
+}
+
+#[test]
+fn a_rule_for_a_namespace_that_nobody_is_in_is_told() {
+    assert_eq!(doubts(&right_but(&[])), "");
+    let mistyped = right_but(&[(
+        "from: [analytics], to: [kafka]",
+        "from: [analytic, kafka], to: [kafka]",
+    )]);
+    assert_eq!(
+        doubts(&mistyped),
+        "document 2, Slice kafka, spec.policy.rules[1].from[0]: no block of slice kafka that this node knows is of \
+         namespace `analytic`, so the rule is for nobody there; correct the name (there are analytics, audit, kafka), or \
+         list the blocks"
+    );
+}

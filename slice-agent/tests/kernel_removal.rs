@@ -86,10 +86,12 @@ fn agents_and_uninstalls_with_another_state_directory_are_kept_off_the_same_pins
 fn a_missing_bpf_file_system_is_named_with_the_command_that_mounts_it() {
     let Some(node) = Node::build() else { return };
     nix::mount::umount(&node.bpffs()).unwrap();
-    let output = node.run("agent");
-    assert_eq!(output.status.code(), Some(1));
     let command = format!("mount -t bpf bpf {}", node.bpffs().display());
-    assert!(text(&output).contains(&command), "{}", text(&output));
+    for subcommand in ["agent", "plan"] {
+        let output = node.run(subcommand);
+        assert_eq!(output.status.code(), Some(1), "{subcommand}");
+        assert!(text(&output).contains(&command), "{}", text(&output));
+    }
 }
 
 #[test]

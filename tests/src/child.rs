@@ -1,10 +1,10 @@
 //! Child processes with a bounded end: stopped by pid, killed at a limit, never left behind.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -37,7 +37,7 @@ impl ManagedChild {
     /// Starts `command` so that it survives this process if it is never stopped or dropped.
     pub fn spawn_unbound(name: &str, command: &mut Command) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let child = command
+        let child = own_files_only(command)
             .spawn()
             .with_context(|| format!("{name}: cannot start {program}"))?;
         Ok(Self {
@@ -116,6 +116,32 @@ impl ManagedChild {
 impl Drop for ManagedChild {
     fn drop(&mut self) {
         let _ = self.kill();
+    }
+}
+
+/// Starts a program that goes on after this one: its words go to `log`, and it keeps nothing of the caller's, neither
+/// the terminal (Ctrl-C in front of a kept lab must not end its agents) nor files.
+pub fn spawn_detached(command: &mut Command, log: File) -> io::Result<Child> {
+    own_files_only(command)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+}
+
+/// Gives a program no files of the caller's but the first three. Who waits for the end of a pipe that this program
+/// was given (`lab up | cat`) would else wait for that one's end.
+fn own_files_only(command: &mut Command) -> &mut Command {
+    // SAFETY: the closure makes one async-signal-safe system call. It marks files rather than close them: one tells
+    // us of a program that cannot be started.
+    unsafe {
+        command.pre_exec(|| {
+            let (first, last) = (libc::STDERR_FILENO as u32 + 1, u32::MAX);
+            let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
+            nix::errno::Errno::result(libc::close_range(first, last, flags))?;
+            Ok(())
+        })
     }
 }
 
@@ -225,5 +251,30 @@ mod tests {
             child.stop(Duration::from_secs(5)).unwrap(),
             Stopped::ByItself
         );
+    }
+
+    /// The end of a pipe that this program was given, as `lab up | cat` gives one, is not among its files.
+    #[test]
+    fn a_program_that_goes_on_keeps_no_files_of_the_callers() {
+        use std::os::fd::AsRawFd as _;
+        let (_reader, writer) = nix::unistd::pipe().unwrap();
+        let file = |child: &Child| {
+            let file = format!("/proc/{}/fd/{}", child.id(), writer.as_raw_fd());
+            fs::read_link(file).ok()
+        };
+        let mut sleep = Command::new("sleep");
+        let attached = sleep.arg("60").spawn().unwrap();
+        assert!(file(&attached).is_some(), "not vacuous");
+
+        let log = File::options().write(true).open("/dev/null").unwrap();
+        let detached = spawn_detached(Command::new("sleep").arg("60"), log).unwrap();
+
+        assert_eq!(file(&detached), None);
+        let own = fs::read_link(format!("/proc/{}/fd/1", detached.id())).unwrap();
+        assert_eq!(own, Path::new("/dev/null"));
+        for mut child in [attached, detached] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 }

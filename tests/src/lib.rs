@@ -1,5 +1,6 @@
 //! The lab library.
 
+pub mod arguments;
 pub mod bench;
 pub mod child;
 pub mod debian;

@@ -1,5 +1,8 @@
 //! `cargo xtask`: everything a person or CI runs.
 
+#[path = "../../tests/src/arguments.rs"]
+#[allow(dead_code, unreachable_pub, reason = "slice-lab does what they say")]
+mod arguments;
 mod budgets;
 mod build;
 mod lab;
@@ -93,8 +96,15 @@ fn run(command: Command) -> Result<ExitCode> {
             }
         }
         Command::Build => build()?,
-        Command::Demo(passed) => return pass_on("demo", passed),
-        Command::Bench(passed) => return pass_on("bench", passed),
+        Command::Demo(passed) => {
+            understood::<arguments::DemoArgs>("demo", &passed).unwrap_or_else(|error| error.exit());
+            return pass_on("demo", passed);
+        }
+        Command::Bench(passed) => {
+            understood::<arguments::BenchArgs>("bench", &passed)
+                .unwrap_or_else(|error| error.exit());
+            return pass_on("bench", passed);
+        }
         Command::Lab(passed) => return lab::pass_through(&passed.arguments),
         Command::Fuzz(passed) => return pass_on("fuzz", passed),
         Command::Relay(passed) => return pass_on("relay", passed),
@@ -134,6 +144,14 @@ fn budgets(update: bool) -> Result<ExitCode> {
         .iter()
         .for_each(|finding| eprintln!("error: {finding}"));
     Ok(code(findings.is_empty()))
+}
+
+/// Reads the arguments as `slice-lab` will, before anything is built.
+fn understood<T: clap::Args>(command: &'static str, passed: &PassedOn) -> Result<T, clap::Error> {
+    let shown = clap::Command::new(command).bin_name(format!("cargo xtask {command}"));
+    let words = std::iter::once(OsString::from(command)).chain(passed.arguments.iter().cloned());
+    let command = T::augment_args(shown);
+    T::from_arg_matches(&command.try_get_matches_from(words)?)
 }
 
 fn pass_on(command: &str, passed: PassedOn) -> Result<ExitCode> {
@@ -179,5 +197,29 @@ mod tests {
         };
 
         assert_eq!(passed.arguments, ["--json", "out.json", "--keep"]);
+    }
+
+    #[test]
+    fn what_is_mistyped_is_refused_before_anything_is_built() {
+        let passed = |words: &[&str]| PassedOn {
+            arguments: words.iter().map(OsString::from).collect(),
+        };
+        let demo = |words: &[&str]| {
+            let understood = understood::<arguments::DemoArgs>("demo", &passed(words));
+            understood.map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(demo(&["--json", "out.json", "--keep"]), Ok(()));
+        let message = demo(&["--jsn", "out.json"]).unwrap_err();
+        assert!(message.contains("unexpected argument '--jsn'"), "{message}");
+        assert!(message.contains("Usage: cargo xtask demo"), "{message}");
+        let bench = |words: &[&str]| {
+            let understood = understood::<arguments::BenchArgs>("bench", &passed(words));
+            understood.map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(bench(&["path", "--only", "rr64"]), Ok(()));
+        let message = bench(&["path", "--only", "rr65"]).unwrap_err();
+        assert!(message.contains("invalid value 'rr65'"), "{message}");
+        let message = bench(&["failover", "--scenario", "all"]).unwrap_err();
+        assert!(message.contains("invalid value 'all'"), "{message}");
     }
 }

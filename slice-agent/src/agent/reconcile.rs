@@ -175,6 +175,9 @@ impl Reconciler {
         if let Some(candidate) = &self.candidate {
             match config::wanted(candidate, &self.facts, observed) {
                 Ok(wanted) => {
+                    for doubt in candidate.doubts() {
+                        tracing::warn!("{doubt}");
+                    }
                     self.accepted = self.candidate.take();
                     self.reported.clear();
                     self.status.update(|state| state.config_valid = true);

@@ -237,6 +237,7 @@ mod tests {
             marked: 3,
             with_socket: 6,
             waited,
+            latest_wait_ns: 0,
         };
         let counters = Counters {
             shaped: BTreeMap::from([(26, counts)]),

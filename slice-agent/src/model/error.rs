@@ -307,6 +307,31 @@ pub enum Problem {
     )]
     FellowOfNoGateway,
     #[error(
+        "{gateways} are fellows of this gateway, which take over what it cannot send and do not pass that on to \
+         others; name gateways of another cluster"
+    )]
+    OnlyFellows { gateways: String },
+    #[error(
+        "this node has no blocks of its own and names gateways of another cluster, so it is a gateway; write \
+         `gateway: true`"
+    )]
+    GatewayUnsaid,
+    #[error(
+        "this node is no gateway, so what it sends goes to gateways of cluster {gateway_cluster} itself, and must be \
+         expected there (as a peer with its blocks); if cluster {gateway_cluster} expects gateways of this cluster, \
+         name those, and if this node is one write `gateway: true`"
+    )]
+    GatewaysElsewhere { gateway_cluster: String },
+    #[error(
+        "no block of slice {slice} that this node knows is of namespace `{namespace}`, so the rule is for nobody there; \
+         correct the name (there are {known}), or list the blocks"
+    )]
+    NamespaceNowhere {
+        namespace: String,
+        slice: String,
+        known: String,
+    },
+    #[error(
         "{count} gateways and fellows, but a packet can choose among {limit} at most; remove some"
     )]
     TooManyWays { count: usize, limit: usize },

@@ -2,6 +2,7 @@
 //! (`unchecked`), and checked (`Validated`, made by [`validate`] only).
 
 mod blocks;
+mod doubts;
 mod error;
 pub mod fields;
 mod host;

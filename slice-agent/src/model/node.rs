@@ -9,6 +9,7 @@ use super::unchecked::{BlockFields, EndpointFields, NodeDocument, PeerFields, Un
 use super::validate::{Findings, Unique};
 use super::validated::{
     EarlyDrop, Underlay, ValidatedBlock, ValidatedEndpoint, ValidatedNode, ValidatedPeer,
+    ValidatedRemote,
 };
 use super::{qos, remotes, scalar};
 
@@ -50,6 +51,10 @@ pub(super) fn check(
         remotes,
         uplinks,
     };
+    let is_elsewhere = |remote: &ValidatedRemote| remote.gateway_cluster != node.cluster;
+    if !node.is_gateway && node.blocks.is_empty() && node.remotes.iter().any(is_elsewhere) {
+        found.add(&place.field("gateway"), Problem::GatewayUnsaid);
+    }
     check_endpoints_together(&node, found);
     check_peers_together(&node, found);
     Some(node)

@@ -41,6 +41,13 @@ pub(super) fn check(
         }
         remotes.extend(check_remote(&place, fields, &peers, slices, found));
         let gateways = fields.gateways.len();
+        if node.gateway == Some(true)
+            && gateways > 0
+            && fields.gateways.iter().all(|it| fellows.contains(it))
+        {
+            let gateways = fields.gateways.join(", ");
+            found.add(&place.field("gateways"), Problem::OnlyFellows { gateways });
+        }
         let others = fellows.iter().filter(|it| !fields.gateways.contains(it));
         let (count, limit) = (gateways + others.count(), PathGroup::PATHS_MAX);
         if gateways <= limit && count > limit {

@@ -108,7 +108,7 @@ pub(crate) fn sources(node: &ValidatedNode, slice: &ValidatedSlice) -> Vec<Ipv4N
 }
 
 /// The blocks of a slice that this node knows, its own and others'.
-fn blocks<'a>(
+pub(super) fn blocks<'a>(
     node: &'a ValidatedNode,
     slice: &'a ValidatedSlice,
 ) -> impl Iterator<Item = &'a ValidatedBlock> {

@@ -7,7 +7,7 @@ use slice_common::id::{ClusterId, NamespaceId, PathGroupId, PathId, PeerGroupId,
 use super::error::{ConfigError, Place, Problem};
 use super::unchecked::{Content, Document, NodeDocument, SliceDocument};
 use super::validated::{Validated, ValidatedNode, ValidatedSlice};
-use super::{blocks, node, qos, slice};
+use super::{blocks, doubts, node, qos, slice};
 
 /// Checks the documents of one node.
 ///
@@ -53,7 +53,12 @@ pub fn validate(documents: &[Document]) -> Result<Validated, Vec<ConfigError>> {
         check_hashes(&node, &slices, &mut found);
         qos::check_together(&node, &slices, &mut found);
         if found.errors.is_empty() {
-            return Ok(Validated { node, slices });
+            let doubts = doubts::check(&node, &slices);
+            return Ok(Validated {
+                node,
+                slices,
+                doubts,
+            });
         }
     }
     Err(found.errors)

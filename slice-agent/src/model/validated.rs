@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use slice_common::id::{PathGroupId, SliceId};
 
-use super::error::Place;
+use super::error::{ConfigError, Place};
 use super::qos::BitRate;
 
 /// A configuration that [`super::validate`] accepted; there is no other way to make one.
@@ -14,6 +14,7 @@ use super::qos::BitRate;
 pub struct Validated {
     pub(super) node: ValidatedNode,
     pub(super) slices: Vec<ValidatedSlice>,
+    pub(super) doubts: Vec<ConfigError>,
 }
 
 impl Validated {
@@ -23,6 +24,11 @@ impl Validated {
 
     pub fn slices(&self) -> &[ValidatedSlice] {
         &self.slices
+    }
+
+    /// What is likely not meant as it is written.
+    pub fn doubts(&self) -> &[ConfigError] {
+        &self.doubts
     }
 
     /// The slice that an endpoint or a block names.

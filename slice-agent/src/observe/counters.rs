@@ -70,6 +70,7 @@ fn add_shaped(a: ShaperCounts, b: ShaperCounts) -> ShaperCounts {
         marked: a.marked.wrapping_add(b.marked),
         with_socket: a.with_socket.wrapping_add(b.with_socket),
         waited,
+        latest_wait_ns: a.latest_wait_ns.max(b.latest_wait_ns),
     }
 }
 

@@ -18,67 +18,25 @@ pub mod targets;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::sys::{Stats, enable_stats};
-use clap::builder::PossibleValuesParser;
-use clap::{Args, Subcommand};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 use bed::ground::Ground;
 use bed::{Bed, Variant, service_rules};
-use failover::FailoverArgs;
 use load::Run;
 use programs::EmptyPrograms;
 use report::{Machine, Report, Round};
-use shaper::ShaperArgs;
 use targets::{CASES, Case, Link, PROGRAM_CASES};
 
+pub use crate::arguments::PathArgs;
+use crate::arguments::{Bench, BenchArgs};
 use crate::json_file::JsonFile;
 
 /// Above it somebody else uses the machine.
 const QUIET_LOAD_AVERAGE: f64 = 0.5;
-
-/// Arguments of `slice-lab bench`.
-#[derive(Args, Clone, Debug)]
-pub struct BenchArgs {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Subcommand, Clone, Debug)]
-enum What {
-    /// The way of a packet: round trips, rates and streams, each as a ratio to the kernel's own ways
-    Path(PathArgs),
-    /// Gateways that die and links that are cut: how long traffic is away
-    Failover(FailoverArgs),
-    /// The shaper: what it adds to a packet, on one processor and on two
-    Shaper(ShaperArgs),
-}
-
-/// Arguments of `slice-lab bench path`.
-#[derive(Args, Clone, Debug, Default)]
-pub struct PathArgs {
-    /// Write figures and raw rounds to this file, and pictures beside it
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Rounds of every case; each case has its own number if absent
-    #[arg(long)]
-    pub rounds: Option<u32>,
-    /// Only these cases; everything else is not measured, and not judged
-    #[arg(long, value_name = "CASE", value_parser = case_keys())]
-    pub only: Vec<String>,
-    /// The CPU that carries everything; the last one if absent
-    #[arg(long)]
-    pub cpu: Option<usize>,
-    /// How long to wait for another bench on this machine to end
-    #[arg(skip)]
-    pub wait: Duration,
-    /// The agent that sets our nodes up; looked for beside this program if absent
-    #[arg(long)]
-    pub agent: Option<PathBuf>,
-}
 
 impl PathArgs {
     fn wants(&self, case: &Case) -> bool {
@@ -90,20 +48,14 @@ impl PathArgs {
     }
 }
 
-/// The names that `--only` takes.
-fn case_keys() -> PossibleValuesParser {
-    let cases = CASES.iter().chain(PROGRAM_CASES);
-    PossibleValuesParser::new(cases.map(|case| case.key))
-}
-
 /// Runs what was asked for and returns the exit code: 0 when every limit is met, 1 when one is missed
 /// or a figure is void, 3 when noise left one unresolved, 128 and its number when a signal ended it. The
 /// figures that there are get written in any case.
 pub fn run(args: &BenchArgs) -> Result<u8> {
     let args = match &args.what {
-        What::Path(args) => args,
-        What::Failover(args) => return failover::run(args),
-        What::Shaper(args) => return shaper::run(args),
+        Bench::Path(args) => args,
+        Bench::Failover(args) => return failover::run(args),
+        Bench::Shaper(args) => return shaper::run(args),
     };
     let figures = args.json.as_deref().map(JsonFile::checked).transpose()?;
     let mut report = Report::default();
@@ -253,4 +205,16 @@ fn stop_if_told() -> Result<()> {
         bail!("told to stop");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_may_be_asked_for() {
+        let cases = CASES.iter().chain(PROGRAM_CASES);
+        let keys: Vec<_> = cases.map(|case| case.key).collect();
+        assert_eq!(keys, crate::arguments::CASES);
+    }
 }

@@ -5,14 +5,12 @@
 //! reading in the figures. All cases of a round follow each other within milliseconds.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Barrier;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::SchedClassifier;
 use aya::{TestRun as _, TestRunOptions};
-use clap::Args;
 use serde::Serialize;
 use slice_common::layout::{ShaperBackend, ShaperKey, ShaperPlace, ShaperTerms};
 use slice_common::shaper::{
@@ -22,23 +20,13 @@ use slice_common::shaper::{
 use super::load::{ended, pinned};
 use super::report::Machine;
 use super::statistics::{Estimate, estimate};
+use crate::arguments::ShaperArgs;
 use crate::harness::object_file;
 use crate::json_file::JsonFile;
 use crate::packet::{Ipv4, Tcp, Vxlan};
 use crate::testrun::actors::{EAST_1, KAFKA, KAFKA_0, KAFKA_1, NIC, NIC_MAC, ROUTER_MAC, WEST_1};
 use crate::testrun::exchange::{CONTEXT_BYTES, IFINDEX_OFFSET};
 use crate::testrun::{World, in_own_network};
-
-/// Arguments of `slice-lab bench shaper`.
-#[derive(Args, Clone, Debug)]
-pub struct ShaperArgs {
-    /// Write figures and every round to this file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Rounds of all cases
-    #[arg(long, default_value_t = 40)]
-    pub rounds: usize,
-}
 
 const REPEAT: u32 = 50_000;
 /// Never over, whatever waits.

@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use slice_tests::bench::{self, BenchArgs};
-use slice_tests::demo::{self, DemoArgs};
+use slice_tests::arguments::{BenchArgs, DemoArgs};
 use slice_tests::fuzz::FuzzArgs;
 use slice_tests::guard::watch_over;
 use slice_tests::kafka::{ConsumeArgs, ProduceArgs};
 use slice_tests::lab::Lab;
 use slice_tests::lab::command::{self, DegradeArgs, ExecArgs, UpArgs};
 use slice_tests::relay::{self, RelayArgs};
+use slice_tests::{bench, demo};
 
 /// Runs the lab and its workloads.
 #[derive(Parser)]

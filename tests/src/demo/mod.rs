@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 use slice_common::drop_reason::DropReason;
 
 pub use report::Report;
 
+use crate::arguments::DemoArgs;
 use crate::debian;
 use crate::json_file::JsonFile;
 use crate::lab::inventory::{NODES, PODS};
@@ -35,26 +35,6 @@ const RECORDS_LIMIT: Duration = Duration::from_secs(120);
 const WIDE_SPREAD: f64 = 0.3;
 /// What the acts run; Java and Maven may be missing.
 const PROGRAMS: &[&str] = &["ping", "iperf3", "redis-benchmark"];
-
-/// Arguments of `slice-lab demo`.
-#[derive(Args, Clone, Debug)]
-pub struct DemoArgs {
-    /// Write the figures to this file
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Leave the lab up at the end
-    #[arg(long)]
-    keep: bool,
-    /// Seconds to wait for another lab on this machine to go down
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    wait: u64,
-    /// The agent to run on every node; looked for beside this program if absent
-    #[arg(long)]
-    agent: Option<PathBuf>,
-    /// Where Kafka is fetched to; `kafka` beside the folder of this program if absent
-    #[arg(long)]
-    kafka_dir: Option<PathBuf>,
-}
 
 impl DemoArgs {
     fn agent(&self) -> Result<PathBuf> {

@@ -3,9 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +12,7 @@ use nix::sys::signal::Signal;
 use super::inventory::{METRICS_PORT, NODES};
 use super::state::{Process, lab_path};
 use super::{Lab, Node};
-use crate::child::poll_until;
+use crate::child::{poll_until, spawn_detached};
 use crate::netns::NetNs;
 
 /// The first start loads and verifies every program, on every node at once.
@@ -135,16 +133,8 @@ impl Lab {
             bail!("an agent runs already on {process}: end it first");
         }
         let log = File::options().create(true).append(true).open(&node.log)?;
-        let child = node
-            .netns
-            .command(binary)
-            .args(node.agent_arguments())
-            // Not in the terminal's group: Ctrl-C in front of a kept lab must not end its agents.
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
+        let mut command = node.netns.command(binary);
+        let child = spawn_detached(command.args(node.agent_arguments()), log)
             .with_context(|| format!("cannot start {} on {name}", binary.display()))?;
         state.set_process(Process::of(name, child.id())?);
         state.save()

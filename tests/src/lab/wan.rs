@@ -1,9 +1,7 @@
 //! What joins the clusters: a plain router, or the relay that delays, limits and loses.
 
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +11,7 @@ use super::Lab;
 use super::agents::log_path;
 use super::network::{self, nic};
 use super::state::{Process, lab_path};
-use crate::child::poll_until;
+use crate::child::{poll_until, spawn_detached};
 use crate::netns::NetNs;
 use crate::relay::{RelayClient, Settings};
 
@@ -103,16 +101,9 @@ impl Lab {
             .create(true)
             .append(true)
             .open(log_path(RELAY))?;
-        let child = NetNs::open(network::WAN_NAMESPACE)?
-            .command(&tool)
-            .arg(RELAY)
-            .arg("--socket")
-            .arg(socket_path())
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
+        let mut command = NetNs::open(network::WAN_NAMESPACE)?.command(&tool);
+        command.arg(RELAY).arg("--socket").arg(socket_path());
+        let child = spawn_detached(&mut command, log)
             .with_context(|| format!("cannot start the relay, {}", tool.display()))?;
         let process = Process::of(RELAY, child.id())?;
         let mut state = self.state()?;

@@ -5,15 +5,15 @@ pub mod load;
 pub mod report;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
 
 use super::bed::ground::Ground;
 use super::report::Machine;
+pub use crate::arguments::FailoverArgs;
 use crate::child::poll_until;
 use crate::gateways::{Gateways, NodePlan, Plan};
 use load::{CONNECTIONS, Load};
@@ -30,26 +30,6 @@ const WATCH_MAX: Duration = Duration::from_secs(10);
 /// Whoever was heard of so lately goes on.
 const LATELY: Duration = Duration::from_millis(100);
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// Arguments of `slice-lab bench failover`.
-#[derive(Args, Clone, Debug, Default)]
-pub struct FailoverArgs {
-    /// Write figures and every cut to this file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Cuts of every scenario
-    #[arg(long, default_value_t = 20)]
-    pub cuts: usize,
-    /// Play only this scenario
-    #[arg(long)]
-    pub scenario: Option<String>,
-    /// How long to wait for another bench on this machine to end
-    #[arg(skip)]
-    pub wait: Duration,
-    /// The agent of every node; looked for beside this program if absent
-    #[arg(long)]
-    pub agent: Option<PathBuf>,
-}
 
 /// What happens to the path that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -332,4 +312,15 @@ fn mend(
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_may_be_asked_for() {
+        let names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names, crate::arguments::SCENARIOS);
+    }
 }
