@@ -178,6 +178,9 @@ fn packets_for_tunnels_leave_by_no_interface_that_leads_out() {
             Some("10.9.0.1/24"),
         ),
         (18, "ppp0", "", LinkLayer::Other, Some("192.0.2.7/24")),
+        (19, "macsec0", "macsec", ethernet, None),
+        (20, "tap0", "tun", ethernet, Some("192.168.10.2/24")),
+        (21, "vm0", "tun", ethernet, None),
     ] {
         let interface = Interface {
             ifindex,
@@ -199,7 +202,7 @@ fn packets_for_tunnels_leave_by_no_interface_that_leads_out() {
     };
     assert_eq!(
         guarded(&right()),
-        ["bond0", "eth1", "eth1.7", "nic0", "up0"]
+        ["bond0", "eth1", "eth1.7", "macsec0", "nic0", "tap0", "up0"]
     );
     let listed = |list: &str| {
         let text = RIGHT.replacen("interface: nic0}", &format!("interface: nic0, {list}}}"), 1);

@@ -320,3 +320,39 @@ fn who_inherits_a_pods_address_inherits_nothing_of_its_slice() {
     assert!(!node.ip("route show table 6087").contains("10.1.1.19"));
     assert!(node.ip("route show table 6087").contains("10.1.1.10"));
 }
+
+/// Its tables may be changed and its generation not; then nothing is left to do, and flows would go by the tables before.
+#[test]
+fn a_plan_that_broke_off_raises_the_generation_when_it_is_looked_at_again() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.start();
+    let before = settings(&node).generation;
+    // Somebody else has the port for a moment, so the device cannot be made again, which comes first.
+    node.inside(|| {
+        let batch = "link del sliceplane0\nlink add other0 type vxlan external dstport 6085\n";
+        let mut ip = Command::new("ip");
+        let mut ip = ip
+            .args(["-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        ip.stdin
+            .take()
+            .unwrap()
+            .write_all(batch.as_bytes())
+            .unwrap();
+        assert!(ip.wait().unwrap().success());
+    });
+    node.until("the plan breaks off", |node| {
+        node.get("/readyz").contains("already owns UDP port 6085")
+    });
+    node.until("flows are judged anew", |node| {
+        settings(node).generation > before
+    });
+    node.ip("link del other0");
+    node.until("the node is well again", |node| {
+        node.get("/readyz") == "ready\n"
+    });
+}

@@ -80,6 +80,7 @@ fn agents_and_uninstalls_with_another_state_directory_are_kept_off_the_same_pins
         assert!(text(&refused).contains(&told), "{}", text(&refused));
     }
     assert_eq!(links(&node), before);
+    assert!(!elsewhere.exists(), "a refused uninstall leaves nothing");
 }
 
 #[test]

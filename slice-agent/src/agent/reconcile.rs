@@ -34,6 +34,9 @@ pub(super) struct Reconciler {
     prober: Prober,
     /// Whether the last plan was carried out and nothing is left to do.
     converged: bool,
+    /// Whether a plan broke off: what flows remember may belong to tables that are gone, and a plan that takes
+    /// back, or repeats, what was done finds nothing that would tell them.
+    broke_off: bool,
     /// Why the candidate was refused last, so that it is reported once.
     reported: Vec<ConfigError>,
     /// In what the host does not fit the configuration in force.
@@ -58,6 +61,7 @@ impl Reconciler {
             status,
             prober,
             converged: false,
+            broke_off: false,
             reported: Vec::new(),
             mismatches: Vec::new(),
             missing: BTreeMap::new(),
@@ -113,6 +117,10 @@ impl Reconciler {
         }
         self.dataplane.restore_pins()?;
         self.dataplane.forget_vanished()?;
+        if self.broke_off {
+            self.dataplane.forget_verdicts()?;
+            self.broke_off = false;
+        }
         let observed = self.observe().await?;
         let known = host::known_in(&observed, &facts.interfaces);
         host::remember(&mut facts, &known);
@@ -404,6 +412,7 @@ impl Reconciler {
                 continue;
             }
             tracing::error!("{change}: {error:#}");
+            self.broke_off = true;
             failures.push(format!("{change}: {error:#}"));
             self.status.update(|state| state.apply_errors += 1);
             let is_of_one_pod = matches!(

@@ -25,7 +25,13 @@ pub async fn uninstall(bpffs: &Path, state_dir: &Path) -> Result<()> {
     )?;
     let lock = Lock::take(state_dir)?;
     let pins = Pins::current(bpffs);
-    let pins_lock = PinsLock::take(&pins)?;
+    let pins_lock = match PinsLock::take(&pins) {
+        Ok(taken) => taken,
+        Err(refused) => {
+            lock.remove()?;
+            return Err(refused);
+        }
+    };
     let netlink = netlink::connect()?;
     remove_links(&pins)?;
     remove_filters(&netlink, &pins).await?;

@@ -168,6 +168,11 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Has everything decided anew that the flow cache remembers.
+    pub fn forget_verdicts(&self) -> Result<()> {
+        forget_verdicts(&self.maps)
+    }
+
     /// Removes pins and marks of devices that are gone.
     pub fn forget_vanished(&self) -> Result<()> {
         remove_vanished(&self.pins)
