@@ -428,7 +428,8 @@ fn without_ceilings_nobody_looks_for_terms() {
 fn clocks_stay_where_they_are_when_another_slice_comes_first() {
     let mut facts = east_1();
     let (before, _) = image(&shaped(), &facts);
-    host::remember(&mut facts, &host::known_in(&before));
+    let known = host::known_in(&before, &facts.interfaces);
+    host::remember(&mut facts, &known);
     let (open, with) = shop("    ceiling: {default: 100M}\n");
     let text = shaped_but(&[("id: 8", "id: 3"), (open, &with)]);
     let (after, _) = image(&text, &facts);
