@@ -265,6 +265,10 @@ impl<'a> Builder<'a> {
         let path_group = PathGroupId::from_name(&name).number();
         let member = self.delivery.of(&peer.cluster, &peer.name);
         let cluster = cluster_number(&peer.cluster);
+        let mut flags = if peer.is_fellow { Peer::FELLOW } else { 0 };
+        if peer.cluster == self.configuration.node().cluster {
+            flags |= Peer::SAME_CLUSTER;
+        }
         self.image
             .paths
             .insert(path, self.path_to(peer, underlay.address, interface));
@@ -276,7 +280,7 @@ impl<'a> Builder<'a> {
                 cluster,
                 member: member.bits,
                 path,
-                flags: if peer.is_fellow { Peer::FELLOW } else { 0 },
+                flags,
             },
         );
         self.add_blocks_elsewhere(&peer.blocks, cluster, path_group, member);

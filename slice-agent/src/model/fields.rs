@@ -401,9 +401,8 @@ pub const OBJECTS: &[Object] = &[
             field(
                 "ceiling",
                 "not shaped",
-                "What the slice sends by one uplink, at most. All its tunnel packets that leave by the \
-                 uplink's interface count, also those to nodes of the own cluster. Nodes that send to other \
-                 clusters themselves need `uplinks`.",
+                "What the slice sends to other clusters by one uplink, at most; what goes to nodes of the own \
+                 cluster does not count. Nodes that send to other clusters themselves need `uplinks`.",
             ),
             field(
                 "sliceGuarantee",

@@ -21,6 +21,8 @@ const NUMBERS: &[u32] = &[
     ShaperBackend::Edt.number(),
     ShaperKey::BITS,
     Peer::WATCHED,
+    Peer::FELLOW,
+    Peer::SAME_CLUSTER,
     ReplyKey::OUTSIDE,
     RouteKind::Local.number(),
     RouteKind::Via.number(),

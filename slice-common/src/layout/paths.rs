@@ -21,10 +21,17 @@ impl Peer {
     pub const WATCHED: u32 = 1;
     /// Another gateway of this cluster: it brings what lies behind other nodes when its own ways are dead.
     pub const FELLOW: u32 = 2;
+    /// A node of this cluster: what goes to it stays off the paid link.
+    pub const SAME_CLUSTER: u32 = 4;
 
     #[inline(always)]
     pub const fn is_fellow(&self) -> bool {
         self.flags & Self::FELLOW != 0
+    }
+
+    #[inline(always)]
+    pub const fn is_of_same_cluster(&self) -> bool {
+        self.flags & Self::SAME_CLUSTER != 0
     }
 }
 

@@ -29,10 +29,13 @@ fn try_wan_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
     let Some(departing) = departing else {
         return Ok(Verdict::Untouched);
     };
-    // ...of a slice that shares this uplink.
+    // ...of a slice that shares this uplink, to another cluster.
     let Some(terms) = shape::terms(packet, departing.vni) else {
         return Ok(Verdict::Untouched);
     };
+    if shape::stays_in_cluster(&departing) {
+        return Ok(Verdict::Untouched);
+    }
     trace.slice = departing.vni.slice_number();
     let class = shape::class(terms, departing.vni);
     // Its turn is known...

@@ -21,6 +21,15 @@ pub(crate) fn terms(packet: Packet, vni: Vni) -> Option<&'static ShaperTerms> {
     maps::shaper_terms(packet.ifindex(), vni.slice_number())
 }
 
+/// Whether the packet goes to a node of this cluster, by the same interface: nobody pays for that.
+#[inline(always)]
+pub(crate) fn stays_in_cluster(departing: &Departing) -> bool {
+    match maps::peer(departing.destination) {
+        Some(peer) => peer.is_of_same_cluster(),
+        None => false,
+    }
+}
+
 #[inline(always)]
 pub(crate) fn class(terms: &'static ShaperTerms, vni: Vni) -> &'static ShaperClass {
     &terms.classes[vni.class().number() as usize & 7]

@@ -246,7 +246,7 @@ pub(super) fn add_nodes(tables: &mut Tables, world: &World) -> Result<()> {
     }
     tables.peers.push((NOT_ENTITLED, peer(&WIDE, 1)));
     let fellow = Peer {
-        flags: Peer::FELLOW,
+        flags: Peer::FELLOW | Peer::SAME_CLUSTER,
         ..peer(&EAST_2, 1)
     };
     tables.peers.push((FELLOW, fellow));
@@ -291,7 +291,11 @@ fn peer(node: &Node, member: u64) -> Peer {
         cluster: cluster(node.cluster),
         member,
         path: node.path(),
-        flags: 0,
+        flags: if node.cluster == EAST {
+            Peer::SAME_CLUSTER
+        } else {
+            0
+        },
     }
 }
 

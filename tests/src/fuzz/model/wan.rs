@@ -4,6 +4,8 @@
 //! clock of the kernel. So this covers which packets are charged, to whom and for how many bytes; what waits
 //! and what is too late is for the scenes, and for the simulator of the shaper's arithmetic.
 
+use slice_common::layout::Peer;
+
 use super::read::{Ip, TCP, UDP};
 use super::underlay::{INNER, VXLAN};
 use super::{Model, Notes};
@@ -11,6 +13,8 @@ use crate::fuzz::input::Input;
 
 /// Ethernet's header, checksum, preamble and gap.
 const AROUND_FRAME_BYTES: usize = 38;
+/// Where the destination of the outer header stands.
+const DESTINATION: usize = 30;
 /// IPv4, UDP, VXLAN and Ethernet.
 const TUNNEL_BYTES: usize = 50;
 
@@ -22,6 +26,12 @@ impl Model<'_> {
         let Some(terms) = self.tables.shaper_terms(input.device, slice) else {
             return self.saw(input, "shared by others");
         };
+        let destination = &input.frame[DESTINATION..DESTINATION + 4];
+        let of_same_cluster = |it: &&([u8; 4], Peer)| it.1.flags & Peer::SAME_CLUSTER != 0;
+        let mut nearby = self.tables.peers.iter().filter(of_same_cluster);
+        if nearby.any(|(underlay, _)| underlay == destination) {
+            return self.saw(input, "shared, but not by what stays in the cluster");
+        }
         let place = terms.classes[usize::from(class)].clocks;
         let bytes = bytes_on_link(&input.frame, input.gso_bytes as usize);
         if input.gso_bytes != 0 {

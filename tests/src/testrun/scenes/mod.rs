@@ -112,7 +112,8 @@ pub fn scenes() -> Vec<Scene> {
             arrival_proves_a_watched_path probe_is_answered drop_bad_probe drop_probe_limit
             only_the_probers_probes_leave;
         shaper: drop_over_horizon what_fits_the_ceiling_passes a_class_keeps_its_guarantee
-            probes_and_strangers_are_not_shaped packets_are_given_a_departure
+            probes_and_strangers_are_not_shaped
+            what_stays_in_the_cluster_is_not_shaped packets_are_given_a_departure
             whoever_waits_long_is_told segments_are_counted_as_the_link_carries_them
             a_class_without_terms_is_the_default_one;
         guard: drop_forged_underlay drop_bare_slice_address what_others_send_leaves;

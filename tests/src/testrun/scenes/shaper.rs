@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use slice_common::drop_reason::DropReason;
 use slice_common::id::{SliceId, TrafficClass};
 use slice_common::layout::{
-    Counter, ShaperBackend, ShaperCounts, ShaperKey, ShaperPlace, ShaperTerms,
+    Counter, Peer, ShaperBackend, ShaperCounts, ShaperKey, ShaperPlace, ShaperTerms,
 };
 use slice_common::shaper::{
     Assured, ClassTerms, Patience, Rate, SliceTerms, UplinkTerms, WireBytes,
@@ -195,6 +195,31 @@ pub(super) fn probes_and_strangers_are_not_shaped(world: &mut World) -> Result<(
         .send("no terms", Program::UnderlayGuard, NIC, frame.clone())
         .marked_as_tunnelled()
         .expect(Expected::untouched(&frame))
+}
+
+/// Nobody pays for what goes to another node of the cluster, though it leaves by the same interface.
+pub(super) fn what_stays_in_the_cluster_is_not_shaped(world: &mut World) -> Result<()> {
+    let slow = terms(ShaperBackend::Vq, SLOW_BPS, &class(SLOW_BPS));
+    share(world, slow)?;
+    let frame = leaving(world, (0, 0), 50_009)?;
+    leaves(world, &frame, DEFAULT_PLACE, guaranteed_at_once())?;
+    is_dropped(world, &frame, DEFAULT_PLACE)?;
+    let nearby = Peer {
+        group: WEST_1.peer_group(),
+        cluster: cluster(EAST),
+        member: 1,
+        path: WEST_1.path(),
+        flags: Peer::SAME_CLUSTER,
+    };
+    let underlay = address(WEST_1.address).network_word();
+    world.insert("PEERS", underlay, nearby)?;
+    for _ in 0..10 {
+        world
+            .send("nearby", Program::UnderlayGuard, NIC, frame.clone())
+            .marked_as_tunnelled()
+            .expect(Expected::untouched(&frame))?;
+    }
+    Ok(())
 }
 
 /// Terms under which packets wait for seconds, and those that wait for more than one are marked.
