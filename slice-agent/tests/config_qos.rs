@@ -117,7 +117,10 @@ fn nodes_that_share_an_uplink_get_equal_parts() {
 fn terms_are_those_of_the_shares() {
     let (open, with) = shop("    ceiling: {default: 150M}\n    sliceGuarantee: {default: 100M}\n");
     let configuration = check_text(shaped_but(&[(open, &with)])).expect("right");
-    let terms = shaping(&configuration, &east_1()).expect("terms");
+    let mut facts = east_1();
+    let nic = facts.interfaces.get_mut("nic0").expect("nic0");
+    nic.qdisc = "fq".to_owned();
+    let terms = shaping(&configuration, &facts).expect("terms");
     let keys: Vec<_> = terms.keys().cloned().collect();
     let key = |slice| ShaperKey { ifindex: 2, slice };
     assert_eq!(keys, [key(7), key(8)]);
@@ -148,6 +151,15 @@ fn terms_are_those_of_the_shares() {
         shop.classes,
         [ClassTerms::new(rate(90 * M), patience, frame)]
     );
+
+    // Where nothing can wait, less is let through ahead of time.
+    let terms = shaping(&configuration, &east_1()).expect("terms");
+    let impatient = Patience {
+        horizon_ns: 20_000_000,
+        mark_ns: 4_000_000,
+    };
+    let replication = ClassTerms::new(rate(120 * M), impatient, frame);
+    assert_eq!(terms[&key(7)].classes[2], replication);
 }
 
 #[test]

@@ -108,6 +108,7 @@ pub fn shaping(
             continue;
         };
         let frame = WireBytes::new(u64::from(interface.mtu_bytes) + u64::from(LINK_BYTES));
+        let patience = patience(backend(interface));
         let shares = shares(configuration, uplink)?;
         let sold_bps: u64 = shares.iter().map(|(_, share)| share.ceiling.bps()).sum();
         for (slice, share) in &shares {
@@ -116,7 +117,7 @@ pub fn shaping(
                 ifindex: interface.ifindex,
                 slice: slice.id.number(),
             };
-            wanted.insert(key, terms(slice, share, is_tight, frame));
+            wanted.insert(key, terms(slice, share, is_tight, (frame, patience)));
         }
     }
     Ok(wanted)
@@ -167,8 +168,21 @@ pub fn in_words(uplink: &ValidatedUplink, slice: &ValidatedSlice, share: &Share)
 }
 
 /// Where all ceilings fit into the uplink together, nobody needs to watch it.
-fn terms(slice: &ValidatedSlice, share: &Share, is_tight: bool, frame: WireBytes) -> SliceShaping {
-    let patience = Patience::for_round_trip(ROUND_TRIP_NS);
+/// Without a queue a class is as far ahead of its rate as its packets would wait: what is dropped is all that keeps
+/// the ceiling, so it is dropped early (20 ms of a second are the 2 % by which a ceiling may be passed).
+fn patience(backend: ShaperBackend) -> Patience {
+    match backend {
+        ShaperBackend::Edt => Patience::for_round_trip(ROUND_TRIP_NS),
+        ShaperBackend::Vq => Patience::for_round_trip(0),
+    }
+}
+
+fn terms(
+    slice: &ValidatedSlice,
+    share: &Share,
+    is_tight: bool,
+    (frame, patience): (WireBytes, Patience),
+) -> SliceShaping {
     let assured = Assured::new(share.ceiling, Some(share.guarantee));
     let favours = slice.classes.iter().map(|class| class.favour_interactive);
     let classes = std::iter::once(true)
