@@ -25,13 +25,19 @@ pub(crate) fn remember(key: &ReplyKey) {
     }
 }
 
-/// Notes what is said at a pod of this node. What is not known yet is counted against `beginner`.
+/// Notes what is said at a pod of this node, by the record of its answer (`key`). What is not known yet is
+/// counted against `beginner`, unless it is an answer itself, by its own record (`own`): whoever asked was counted.
 #[inline(always)]
-pub(crate) fn begin(key: &ReplyKey, beginner: &NewExchangesKey) -> Result<(), DropReason> {
+pub(crate) fn begin(
+    key: &ReplyKey,
+    own: &ReplyKey,
+    beginner: &NewExchangesKey,
+) -> Result<(), DropReason> {
     let now = now_ns();
     match maps::reply_expiry_ns(key) {
         Some(expiry_ns) if !reply::wants_refresh(expiry_ns, now) => return Ok(()),
         Some(_) => {}
+        None if is_expected(own) => {}
         None => {
             let due_ns = maps::new_exchange_due_ns(beginner);
             let due_ns = reply::begun(due_ns, now).ok_or(DropReason::TooManyExchanges)?;

@@ -30,14 +30,19 @@ pub(crate) fn may_ask(packet: Packet, endpoint: &Endpoint, ip: &Ipv4Header) -> b
 }
 
 /// Notes what a pod sends to the outside, so that the answer finds its way in; or what somebody outside who
-/// may begin sends to it, so that the pod's answer finds its way out.
+/// may begin sends to it, so that the pod's answer finds its way out. The node's own answers find theirs without, so
+/// what goes to the node is never too much.
 #[inline(always)]
 pub(crate) fn remember_question(
     headers: &Headers,
     beginner: &NewExchangesKey,
 ) -> Result<(), DropReason> {
     if headers.transport.kind.leaves_reply_record() {
-        replies::begin(&record(headers, reply::key_of_answer), beginner)?;
+        let own = record(headers, reply::key_of);
+        let begun = replies::begin(&record(headers, reply::key_of_answer), &own, beginner);
+        if begun.is_err() && !maps::is_node_address(headers.ip.destination()) {
+            return begun;
+        }
     }
     Ok(())
 }

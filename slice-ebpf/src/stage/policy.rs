@@ -67,7 +67,8 @@ pub(crate) fn begin_exchange(
     if sent.transport.kind.leaves_reply_record() {
         let destination = sent.ip.destination();
         let answer = reply::key_of_answer(slice, source, destination, &sent.transport);
-        replies::begin(&answer, &NewExchangesKey::of(packet.ifindex()))?;
+        let own = reply::key_of(slice, source, destination, &sent.transport);
+        replies::begin(&answer, &own, &NewExchangesKey::of(packet.ifindex()))?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Verdicts and bytes are compared packet by packet. Reading all maps takes as long as hundreds of
 //! packets, so they are compared once for a batch; a batch that differs is run again, packet by packet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
@@ -18,7 +18,7 @@ use super::model::{LIFETIME_NS, Model};
 use super::places;
 use super::tables::Tables;
 use crate::packet::{describe, describe_difference, faults};
-use crate::testrun::exchange::{DROP, NEXT, PASS, PRIORITY, REDIRECT, beginner};
+use crate::testrun::exchange::{DROP, NEXT, PASS, PRIORITY, REDIRECT, beginner, begins};
 use crate::testrun::shaping::NOTHING_SHAPED;
 use crate::testrun::{Change, Program, State, World};
 
@@ -117,7 +117,7 @@ impl<'w> Campaign<'w> {
         let mut model = Model::new(&self.tables, coverage);
         model.restart(now_ns, &known);
         let mut expected = Change::default();
-        let mut noted: BTreeSet<ReplyKey> = known.iter().map(|(key, _)| *key).collect();
+        let mut noted: BTreeMap<ReplyKey, u64> = known.iter().copied().collect();
         let mut found = None;
         for (at, input) in inputs.iter().enumerate() {
             if maps_from == Some(at) {
@@ -131,9 +131,12 @@ impl<'w> Campaign<'w> {
                 break;
             }
             add(&mut expected, &forecast);
-            if forecast.remembered.is_some_and(|key| noted.insert(key)) {
-                let ifindex = self.world.ifindex(input.device)?;
-                expected.began.extend(beginner(input.program, ifindex));
+            if let Some(key) = forecast.remembered {
+                if begins(&key, &noted, now_ns) {
+                    let ifindex = self.world.ifindex(input.device)?;
+                    expected.began.extend(beginner(input.program, ifindex));
+                }
+                noted.insert(key, u64::MAX);
             }
         }
         self.coverage = model.coverage;

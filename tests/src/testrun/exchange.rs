@@ -1,6 +1,6 @@
 //! One packet through one program, and everything that came of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -427,7 +427,7 @@ impl Sent<'_> {
         let latest_ns = kernel_time_ns()?;
         let mut change = before.change_to(&after);
         let began = std::mem::take(&mut change.began);
-        let expected = self.who_began(&before, &change)?;
+        let expected = self.who_began(&before, &change, earliest_ns)?;
         if began != expected {
             let why = format!("new exchanges of {began:?}, not of {expected:?}");
             change.impossible.push(why);
@@ -452,10 +452,15 @@ impl Sent<'_> {
         })
     }
 
-    /// Every new record is counted against the pod that it was made at.
-    fn who_began(&self, before: &State, change: &Change) -> Result<BTreeSet<NewExchangesKey>> {
-        let is_new = |key: &ReplyKey| !before.replies.contains_key(key);
-        if !change.remembered.iter().any(is_new) {
+    /// Every new record is counted against the pod that it was made at, but those of answers.
+    fn who_began(
+        &self,
+        before: &State,
+        change: &Change,
+        now_ns: u64,
+    ) -> Result<BTreeSet<NewExchangesKey>> {
+        let begins = |key: &ReplyKey| begins(key, &before.replies, now_ns);
+        if !change.remembered.iter().any(begins) {
             return Ok(BTreeSet::new());
         }
         let ifindex = self.world.ifindex(self.device)?;
@@ -517,6 +522,22 @@ impl Sent<'_> {
         departure.copy_from_slice(&self.departure_ns.to_ne_bytes());
         context
     }
+}
+
+/// Whether a packet with this record of its answer begins an exchange, by the records of questions before it.
+pub(crate) fn begins(answer: &ReplyKey, before: &BTreeMap<ReplyKey, u64>, now_ns: u64) -> bool {
+    let mut own = ReplyKey {
+        source: answer.destination,
+        destination: answer.source,
+        ..*answer
+    };
+    // An echo's identifier is the same both ways.
+    if answer.protocol != 1 {
+        own.source_port = answer.destination_port;
+        own.destination_port = answer.source_port;
+    }
+    let is_answer = before.get(&own).is_some_and(|until_ns| *until_ns > now_ns);
+    !before.contains_key(answer) && !is_answer
 }
 
 /// Whose share a new record at a program is taken from: of nobody here if it came from another node.

@@ -239,6 +239,16 @@ pub(super) fn others_may_begin_so_many_with_a_pod(world: &mut World) -> Result<(
         .send("goes on", Program::PodIngress, KAFKA_0.device, question(1))
         .came_in_by(NIC)
         .accepted()?;
+    // Answers are no questions, and the node gets what it is sent.
+    exhaust(world, NewExchangesKey::of(ifindex))?;
+    let answer = Ipv4::between(KAFKA_0.pod_address, STRANGER).udp(Udp::new(4000, 1));
+    let to_node = Ipv4::between(KAFKA_0.pod_address, EAST_1).udp(Udp::new(53, 6000));
+    for (what, packet) in [("an answer", answer), ("to the node", to_node)] {
+        world
+            .send(what, Program::PodEgress, KAFKA_0.device, from_pod(&packet))
+            .accepted()?;
+    }
+    world.insert("NEW_EXCHANGES", NewExchangesKey::of(ifindex), 0_u64)?;
     let own = Ipv4::between(KAFKA_0.pod_address, STRANGER).udp(Udp::new(6000, 53));
     world
         .send(
