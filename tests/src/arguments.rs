@@ -42,6 +42,8 @@ pub enum Bench {
     Failover(FailoverArgs),
     /// The shaper: what it adds to a packet, on one processor and on two
     Shaper(ShaperArgs),
+    /// What classes of a slice are promised on a paid link, and what it costs those who wait for answers
+    Qos(QosArgs),
 }
 
 /// The cases of `bench path`, in the order in which they are measured.
@@ -120,4 +122,21 @@ pub struct ShaperArgs {
     /// Rounds of all cases
     #[arg(long, default_value_t = 40)]
     pub rounds: usize,
+}
+
+/// Arguments of `slice-lab bench qos`.
+#[derive(Args, Clone, Debug)]
+pub struct QosArgs {
+    /// Write figures to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Seconds that each scenario is measured for
+    #[arg(long, default_value_t = 8)]
+    pub seconds: u64,
+    /// How long to wait for another lab on this machine to go down
+    #[arg(skip)]
+    pub wait: Duration,
+    /// The agent of every node; looked for beside this program if absent
+    #[arg(long)]
+    pub agent: Option<PathBuf>,
 }

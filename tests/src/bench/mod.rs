@@ -11,6 +11,7 @@ pub mod failover;
 pub mod load;
 mod plot;
 pub mod programs;
+pub mod qos;
 pub mod report;
 pub mod shaper;
 pub mod statistics;
@@ -56,6 +57,7 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
         Bench::Path(args) => args,
         Bench::Failover(args) => return failover::run(args),
         Bench::Shaper(args) => return shaper::run(args),
+        Bench::Qos(args) => return qos::run(args),
     };
     let figures = args.json.as_deref().map(JsonFile::checked).transpose()?;
     let mut report = Report::default();

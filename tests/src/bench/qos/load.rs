@@ -1,0 +1,305 @@
+//! What shares the link: streams that always have more to send, and questions on a fixed schedule whose
+//! answers are waited for.
+//!
+//! As with Kafka, connections are opened by those who fetch, and what is sent to them comes from the
+//! listener's port.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::child::poll_until;
+use crate::place::Place;
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a socket call waits before it looks whether the load ended.
+const LOOK_UP: Duration = Duration::from_millis(100);
+const WRITE_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 256 << 10;
+/// What the link carries for a segment besides its payload: Ethernet with its gaps (38), the tunnel (50),
+/// IPv4 (20) and TCP with timestamps (32).
+const OVERHEAD_BYTES: u64 = 38 + 50 + 20 + 32;
+
+/// Streams of one class, from where the data lie to who fetches them.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamSpec {
+    /// Of the listener.
+    pub port: u16,
+    pub flows: usize,
+    /// Send for so long, be silent for so long, and so on; `None`: without a pause.
+    pub on_and_off: Option<Duration>,
+}
+
+/// Questions and answers of one class, over one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ExchangeSpec {
+    /// Of the listener, who answers.
+    pub port: u16,
+    pub interval: Duration,
+    pub answer_bytes: usize,
+}
+
+/// Streams that run; see [`StreamSpec`].
+#[derive(Debug)]
+pub struct Streams {
+    pub port: u16,
+    received_bytes: Arc<AtomicU64>,
+    /// Payload of a full segment.
+    mss_bytes: u64,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Streams {
+    /// # Errors  when they cannot connect.
+    pub fn start(data: &Place, fetcher: &Place, spec: StreamSpec) -> Result<Self> {
+        let listener = listen(data, spec.port)?;
+        let mut streams = Self {
+            port: spec.port,
+            received_bytes: Arc::default(),
+            mss_bytes: 0,
+            stop: Arc::default(),
+            threads: Vec::new(),
+        };
+        for _ in 0..spec.flows {
+            let [server, client] = connection(&listener, data, fetcher, spec.port)?;
+            streams.mss_bytes = u64::from(getsockopt(&server, sockopt::TcpMaxSeg)?);
+            let stop = streams.stop.clone();
+            let writer = move || write(server, spec.on_and_off, &stop);
+            let received = streams.received_bytes.clone();
+            let reader = move || read(client, &received);
+            streams.threads.push(thread::spawn(writer));
+            streams.threads.push(thread::spawn(reader));
+        }
+        Ok(streams)
+    }
+
+    /// What the link carried for all that was received.
+    pub fn wire_bytes(&self) -> u64 {
+        let payload = self.received_bytes.load(Ordering::Relaxed);
+        payload + payload * OVERHEAD_BYTES / self.mss_bytes.max(1)
+    }
+
+    /// Ends them. What is still under way is not waited for.
+    pub fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().try_for_each(joined)
+    }
+}
+
+fn write(mut stream: TcpStream, on_and_off: Option<Duration>, stop: &AtomicBool) -> Result<()> {
+    let block = vec![0x5a; WRITE_BYTES];
+    let began = Instant::now();
+    let is_off = |length: Duration| {
+        let turn = began.elapsed().as_nanos() / length.as_nanos().max(1);
+        turn % 2 == 1
+    };
+    while !stop.load(Ordering::Relaxed) {
+        if on_and_off.is_some_and(is_off) {
+            thread::sleep(Duration::from_millis(1));
+            continue;
+        }
+        match stream.write(&block) {
+            Ok(_) => {}
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => return Err(error).context("write to a stream"),
+        }
+    }
+    // What waits in the socket's buffer is of no use any more.
+    stream.shutdown(std::net::Shutdown::Both)?;
+    Ok(())
+}
+
+fn read(mut stream: TcpStream, received: &AtomicU64) -> Result<()> {
+    let mut block = vec![0; READ_BYTES];
+    loop {
+        match stream.read(&mut block) {
+            Ok(0) => return Ok(()),
+            Ok(bytes) => {
+                received.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => return Err(error).context("read from a stream"),
+        }
+    }
+}
+
+/// Questions that are asked on schedule; see [`ExchangeSpec`]. An answer's time counts from when its question
+/// was due, so that waiting for one answer does not hide how long the next takes.
+#[derive(Debug)]
+pub struct Exchanges {
+    times_ns: Arc<Mutex<Vec<u64>>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+const QUESTION_BYTES: usize = 64;
+
+impl Exchanges {
+    /// # Errors  when they cannot connect, or nothing is answered.
+    pub fn start(answerer: &Place, asker: &Place, spec: ExchangeSpec) -> Result<Self> {
+        let listener = listen(answerer, spec.port)?;
+        let [server, client] = connection(&listener, answerer, asker, spec.port)?;
+        let (stop, times_ns) = (
+            Arc::<AtomicBool>::default(),
+            Arc::<Mutex<Vec<u64>>>::default(),
+        );
+        let epoch = Instant::now();
+        let (asking, answers) = (client.try_clone()?, times_ns.clone());
+        let told = stop.clone();
+        let threads = vec![
+            thread::spawn(move || answer(server, spec.answer_bytes)),
+            thread::spawn(move || ask(asking, epoch, spec.interval, &told)),
+            thread::spawn(move || wait_for_answers(client, epoch, spec.answer_bytes, &answers)),
+        ];
+        let exchanges = Self {
+            times_ns,
+            stop,
+            threads,
+        };
+        let begun = poll_until(START_LIMIT, || Ok((exchanges.count() > 10).then_some(())))?;
+        ensure!(begun.is_some(), "port {}: no answers", spec.port);
+        Ok(exchanges)
+    }
+
+    pub fn count(&self) -> usize {
+        self.times_ns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// Forgets what was measured so far.
+    pub fn restart(&self) {
+        self.times_ns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
+    /// Waits for the answers to all that was asked. Returns the times of those since the restart, sorted.
+    pub fn stop(self) -> Result<Vec<u64>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().try_for_each(joined)?;
+        let mut times =
+            std::mem::take(&mut *self.times_ns.lock().unwrap_or_else(PoisonError::into_inner));
+        times.sort_unstable();
+        Ok(times)
+    }
+}
+
+fn ask(mut client: TcpStream, epoch: Instant, interval: Duration, stop: &AtomicBool) -> Result<()> {
+    let mut due = epoch.elapsed();
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(due.saturating_sub(epoch.elapsed()));
+        let mut question = [0; QUESTION_BYTES];
+        question[..8].copy_from_slice(&(due.as_nanos() as u64).to_be_bytes());
+        write_all(&mut client, &question).context("ask")?;
+        due += interval;
+    }
+    // The answerer ends when it has answered everything, and closes.
+    client.shutdown(std::net::Shutdown::Write)?;
+    Ok(())
+}
+
+/// The first bytes of an answer are those of its question.
+fn answer(mut server: TcpStream, answer_bytes: usize) -> Result<()> {
+    let mut question = [0; QUESTION_BYTES];
+    let mut text = vec![0; answer_bytes.max(8)];
+    while read_all(&mut server, &mut question)? {
+        text[..8].copy_from_slice(&question[..8]);
+        write_all(&mut server, &text).context("answer")?;
+    }
+    Ok(())
+}
+
+fn wait_for_answers(
+    mut client: TcpStream,
+    epoch: Instant,
+    answer_bytes: usize,
+    times_ns: &Mutex<Vec<u64>>,
+) -> Result<()> {
+    let mut text = vec![0; answer_bytes.max(8)];
+    while read_all(&mut client, &mut text)? {
+        let mut due = [0; 8];
+        due.copy_from_slice(&text[..8]);
+        let time = (epoch.elapsed().as_nanos() as u64).saturating_sub(u64::from_be_bytes(due));
+        times_ns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(time);
+    }
+    Ok(())
+}
+
+/// Whether all of it came; false at the end of the connection.
+fn read_all(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<bool> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match stream.read(&mut buffer[filled..]) {
+            Ok(0) => return Ok(false),
+            Ok(bytes) => filled += bytes,
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => return Err(error).context("read an exchange"),
+        }
+    }
+    Ok(true)
+}
+
+fn write_all(stream: &mut TcpStream, mut text: &[u8]) -> Result<()> {
+    while !text.is_empty() {
+        match stream.write(text) {
+            Ok(bytes) => text = &text[bytes..],
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
+}
+
+fn listen(place: &Place, port: u16) -> Result<TcpListener> {
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let listener = place.netns.enter(|| TcpListener::bind(address))?;
+    listener.with_context(|| format!("listen on port {port} in {}", place.name))
+}
+
+/// The listener's end, and the end of who connected.
+fn connection(
+    listener: &TcpListener,
+    at: &Place,
+    from: &Place,
+    port: u16,
+) -> Result<[TcpStream; 2]> {
+    let to = SocketAddr::from((at.address, port));
+    let client = from
+        .netns
+        .enter(|| TcpStream::connect_timeout(&to, CONNECT_LIMIT))?
+        .with_context(|| format!("connect from {} to {}, port {port}", from.name, at.name))?;
+    let (server, _) = listener.accept()?;
+    for end in [&server, &client] {
+        end.set_nodelay(true)?;
+        end.set_read_timeout(Some(LOOK_UP))?;
+        end.set_write_timeout(Some(LOOK_UP))?;
+    }
+    Ok([server, client])
+}
+
+fn joined(thread: JoinHandle<Result<()>>) -> Result<()> {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

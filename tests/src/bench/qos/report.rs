@@ -1,0 +1,270 @@
+//! The figures of a run, and what they are promised to be.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::super::report::Machine;
+use super::scene::Observed;
+
+/// Everything that a run found out. Of the backends there is one with figures: what this kernel can do.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Packets leave at once, and are dropped where they would have waited too long.
+    pub vq: Option<Figures>,
+    /// Packets wait for their departure in `fq`.
+    pub edt: Option<Figures>,
+    pub scenarios: BTreeMap<&'static str, Scenario>,
+    /// What makes figures void, one sentence each.
+    pub faults: Vec<String>,
+    pub ceiling_bps: u64,
+    pub machine: Machine,
+    pub seconds: f64,
+}
+
+/// The figures of one backend. Units are in the names.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Figures {
+    pub ceiling_ratio_max_1s: f64,
+    pub guarantee_ratio_min: f64,
+    pub work_conservation_ratio: f64,
+    pub client_p99_idle_ms: f64,
+    pub client_p99_added_ms: f64,
+    pub own_class_p99_added_ms: f64,
+    pub insync_p99_ratio_during_catchup: f64,
+    pub catchup_share_of_rest: f64,
+    /// How often senders found out that segments had overtaken each other, less those without a shaper.
+    pub reordered_by_shaper: i64,
+    pub controls_failed_as_they_should: bool,
+}
+
+/// What one scenario did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scenario {
+    pub wire_bps: f64,
+    pub wire_bps_max_1s: f64,
+    pub streams_bps: Vec<f64>,
+    pub p50_ms: Vec<f64>,
+    pub p99_ms: Vec<f64>,
+    pub answers: Vec<usize>,
+    pub reordered: u64,
+    pub relay_late_us_max: u64,
+}
+
+impl Scenario {
+    pub fn of(observed: &Observed) -> Self {
+        let all = |percent| {
+            observed
+                .times_ns
+                .iter()
+                .map(|times| milliseconds(times, percent))
+                .collect()
+        };
+        Self {
+            wire_bps: observed.wire_bps,
+            wire_bps_max_1s: observed.wire_bps_max_1s,
+            streams_bps: observed.streams_bps.clone(),
+            p50_ms: all(50.0),
+            p99_ms: all(99.0),
+            answers: observed.times_ns.iter().map(Vec::len).collect(),
+            reordered: observed.reordered,
+            relay_late_us_max: observed.relay_late_us_max,
+        }
+    }
+}
+
+fn milliseconds(sorted_ns: &[u64], percent: f64) -> f64 {
+    let found = super::super::statistics::percentile(sorted_ns, percent);
+    found.map_or(f64::NAN, |ns| ns as f64 / 1e6)
+}
+
+/// What a backend is promised to keep to.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub ceiling_ratio_max: f64,
+    pub guarantee_ratio_min: f64,
+    pub work_conservation_min: f64,
+    pub client_p99_added_ms_max: f64,
+    pub own_class_p99_added_ms_max: f64,
+}
+
+impl Limits {
+    pub const EDT: Self = Self {
+        ceiling_ratio_max: 1.005,
+        guarantee_ratio_min: 0.98,
+        work_conservation_min: 0.97,
+        client_p99_added_ms_max: 0.5,
+        own_class_p99_added_ms_max: 1.0,
+    };
+    pub const VQ: Self = Self {
+        ceiling_ratio_max: 1.02,
+        guarantee_ratio_min: 0.95,
+        work_conservation_min: 0.95,
+        client_p99_added_ms_max: 2.0,
+        own_class_p99_added_ms_max: 5.0,
+    };
+}
+
+const INSYNC_P99_RATIO_MAX: f64 = 1.2;
+const CATCHUP_SHARE_MIN: f64 = 0.9;
+
+impl Figures {
+    /// The figures that miss their limit, one sentence each.
+    pub fn missed(&self, limits: &Limits) -> Vec<String> {
+        let at_most = |name: &str, value: f64, limit: f64| {
+            (value.is_nan() || value > limit).then(|| format!("{name} {value:.4}, at most {limit}"))
+        };
+        let at_least = |name: &str, value: f64, limit: f64| {
+            (value.is_nan() || value < limit)
+                .then(|| format!("{name} {value:.4}, at least {limit}"))
+        };
+        let mut missed: Vec<String> = [
+            at_most(
+                "ceiling_ratio_max_1s",
+                self.ceiling_ratio_max_1s,
+                limits.ceiling_ratio_max,
+            ),
+            at_least(
+                "guarantee_ratio_min",
+                self.guarantee_ratio_min,
+                limits.guarantee_ratio_min,
+            ),
+            at_least(
+                "work_conservation_ratio",
+                self.work_conservation_ratio,
+                limits.work_conservation_min,
+            ),
+            at_most(
+                "client_p99_added_ms",
+                self.client_p99_added_ms,
+                limits.client_p99_added_ms_max,
+            ),
+            at_most(
+                "own_class_p99_added_ms",
+                self.own_class_p99_added_ms,
+                limits.own_class_p99_added_ms_max,
+            ),
+            at_most(
+                "insync_p99_ratio_during_catchup",
+                self.insync_p99_ratio_during_catchup,
+                INSYNC_P99_RATIO_MAX,
+            ),
+            at_least(
+                "catchup_share_of_rest",
+                self.catchup_share_of_rest,
+                CATCHUP_SHARE_MIN,
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if self.reordered_by_shaper > 0 {
+            missed.push(format!(
+                "reordered_by_shaper {}, none allowed",
+                self.reordered_by_shaper
+            ));
+        }
+        if !self.controls_failed_as_they_should {
+            missed.push("a control did not fail as it should".to_owned());
+        }
+        missed
+    }
+}
+
+impl Report {
+    pub fn missed(&self) -> Vec<String> {
+        let backends = [
+            ("vq", &self.vq, Limits::VQ),
+            ("edt", &self.edt, Limits::EDT),
+        ];
+        let missed = backends.into_iter().flat_map(|(name, figures, limits)| {
+            let missed = figures.iter().flat_map(move |it| it.missed(&limits));
+            missed.map(move |it| format!("{name}: {it}"))
+        });
+        missed.collect()
+    }
+
+    /// 0 when every limit is met, 1 when one is missed or a figure is void.
+    pub fn exit_code(&self) -> u8 {
+        u8::from(!self.faults.is_empty() || !self.missed().is_empty())
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!(
+            "{:<24} {:>9} {:>9}  {:<26} {:<22} {:>6}",
+            "scenario", "Mbit/s", "max 1 s", "streams Mbit/s", "p50 / p99 ms", "late"
+        )];
+        for (name, it) in &self.scenarios {
+            let streams: Vec<String> = it
+                .streams_bps
+                .iter()
+                .map(|bps| format!("{:.2}", bps / 1e6))
+                .collect();
+            let times: Vec<String> = it
+                .p50_ms
+                .iter()
+                .zip(&it.p99_ms)
+                .map(|(p50, p99)| format!("{p50:.2} / {p99:.2}"))
+                .collect();
+            lines.push(format!(
+                "{name:<24} {:>9.2} {:>9.2}  {:<26} {:<22} {:>6}",
+                it.wire_bps / 1e6,
+                it.wire_bps_max_1s / 1e6,
+                streams.join(", "),
+                times.join(", "),
+                it.relay_late_us_max,
+            ));
+        }
+        for (name, figures) in [("vq", &self.vq), ("edt", &self.edt)] {
+            lines.extend(
+                figures
+                    .iter()
+                    .map(|figures| format!("{name}: {figures:#?}")),
+            );
+        }
+        lines.extend(self.missed().into_iter().map(|it| format!("MISSED: {it}")));
+        lines.extend(self.faults.iter().map(|it| format!("VOID: {it}")));
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Figures {
+        Figures {
+            ceiling_ratio_max_1s: 1.0,
+            guarantee_ratio_min: 1.0,
+            work_conservation_ratio: 1.0,
+            client_p99_idle_ms: 10.0,
+            client_p99_added_ms: 0.1,
+            own_class_p99_added_ms: 0.2,
+            insync_p99_ratio_during_catchup: 1.01,
+            catchup_share_of_rest: 0.99,
+            reordered_by_shaper: 0,
+            controls_failed_as_they_should: true,
+        }
+    }
+
+    #[test]
+    fn every_limit_counts_and_no_number_is_no_pass() {
+        assert!(good().missed(&Limits::VQ).is_empty());
+        let spoils: [fn(&mut Figures); 9] = [
+            |it| it.ceiling_ratio_max_1s = 1.021,
+            |it| it.guarantee_ratio_min = 0.949,
+            |it| it.work_conservation_ratio = 0.949,
+            |it| it.client_p99_added_ms = f64::NAN,
+            |it| it.own_class_p99_added_ms = 5.1,
+            |it| it.insync_p99_ratio_during_catchup = 1.21,
+            |it| it.catchup_share_of_rest = 0.89,
+            |it| it.reordered_by_shaper = 1,
+            |it| it.controls_failed_as_they_should = false,
+        ];
+        for spoil in spoils {
+            let mut figures = good();
+            spoil(&mut figures);
+            assert_eq!(figures.missed(&Limits::VQ).len(), 1, "{figures:?}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What classes of a slice are promised on a paid link, in the lab with real agents: the fast part of
+//! `cargo xtask bench qos`. Needs root.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use slice_tests::bench::qos::with_and_without;
+use slice_tests::harness::{Need, agent_file, main_of_each, trial};
+use slice_tests::lab::LabOptions;
+
+const WAIT: Duration = Duration::from_secs(300);
+
+fn main() -> ExitCode {
+    main_of_each("what classes are promised", Need::Agent, || {
+        vec![trial(
+            "a_class_keeps_its_guarantee_and_answers_do_not_wait",
+            one_against_sixteen,
+        )]
+    })
+}
+
+/// Limits are wide: what a quiet machine shows is for the bench.
+fn one_against_sixteen() -> Result<()> {
+    let options = LabOptions {
+        lock_wait: WAIT,
+        tool: Some(env!("CARGO_BIN_EXE_slice-lab").into()),
+        ..LabOptions::default()
+    };
+    let [with, without] = with_and_without(&agent_file(), options)?;
+    let guarantee_bps = 20e6;
+    let seen = format!("with the shaper {with:#?}\nwithout {without:#?}");
+    ensure!(
+        without.streams_bps[0] < guarantee_bps / 2.0,
+        "vacuous: {seen}"
+    );
+    ensure!(without.p99_ms[0] > 60.0, "vacuous: {seen}");
+    ensure!(with.streams_bps[0] > 0.95 * guarantee_bps, "{seen}");
+    ensure!(with.wire_bps > 0.95 * 50e6, "{seen}");
+    ensure!(with.wire_bps_max_1s < 1.03 * 50e6, "{seen}");
+    ensure!(with.p99_ms[0] < 30.0, "{seen}");
+    Ok(())
+}
