@@ -230,6 +230,8 @@ pub struct NodeImage {
     pub outside: BTreeMap<Prefixed<OutsideKey>, OutsideEntry>,
     /// What slices may send by the uplinks of this node.
     pub rates: BTreeMap<Prefixed<ShaperKey>, ShaperTerms>,
+    /// Interfaces with `fq` of ours, by number.
+    pub fair_queues: BTreeMap<u32, FairQueue>,
     /// `unreachable` routes for remote slice addresses, in a table of our own.
     pub guards: BTreeSet<Ipv4Net>,
     /// What lies behind the port owner for the host's check of reverse paths.
@@ -240,6 +242,14 @@ pub struct NodeImage {
     pub pod_routes_in_force: bool,
     pub port_owner: Option<PortOwner>,
     pub attachments: BTreeSet<Attachment>,
+}
+
+/// An interface that the agent put `fq` on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FairQueue {
+    pub interface: String,
+    /// Of the device; each has its own.
+    pub queues: u16,
 }
 
 impl NodeImage {
@@ -303,6 +313,8 @@ pub struct HostFacts {
     pub filtered: BTreeSet<u32>,
     /// Interfaces that `underlay_filter` was refused on, with the reason: not tried again.
     pub filter_refused: BTreeMap<u32, String>,
+    /// Interfaces that `fq` was refused on, with the reason: not tried again.
+    pub fair_refused: BTreeMap<u32, String>,
 }
 
 /// What only this node's programs know: drawn once, and then kept. Zeros: not drawn yet.
@@ -341,6 +353,25 @@ impl fmt::Display for MarkRule {
     }
 }
 
+/// The queueing discipline at the root of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootQueue {
+    /// What the kernel chose itself, on so many queues.
+    Default { queues: u16 },
+    /// `fq`, on all queues, put there by an agent.
+    OurFair,
+    /// `fq`, on all queues, by somebody else or as the kernel's own choice.
+    Fair,
+    /// Something else that somebody put there.
+    Configured { kind: String, handle: u16 },
+}
+
+impl Default for RootQueue {
+    fn default() -> Self {
+        Self::Default { queues: 1 }
+    }
+}
+
 /// What packets have in front of their network header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LinkLayer {
@@ -365,8 +396,8 @@ pub struct Interface {
     pub link_layer: LinkLayer,
     /// The kind as netlink names it: `veth`, `bridge`, ...; empty for hardware.
     pub kind: String,
-    /// The queueing discipline at its root, as netlink names it: `fq`, `noqueue`, ...
-    pub qdisc: String,
+    /// The queueing discipline at its root.
+    pub root_queue: RootQueue,
     /// The interface that this one is stacked on, as a VLAN is; 0 if none.
     pub lower_ifindex: u32,
     /// The XDP program on it, by the kernel's number; 0 if none.

@@ -114,6 +114,7 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
     let known = host::known_in(&observed, &facts.interfaces);
     host::remember(&mut facts, &known);
     facts.filtered = observe::filtered(&pins)?;
+    observe::ask_for_fq(&netlink, &configuration.node().uplinks, &mut facts).await;
     let wanted = refuse(path, config::wanted(&configuration, &facts, &observed))?;
     let missing = model::unserved(&configuration, &facts);
     let changes = plan::plan(&observed, &wanted.image, &wanted.names);

@@ -25,7 +25,9 @@ use slice_common::layout::{
     Peer, PolicyEntry, PolicyKey, Route, RouteKey, Settings, ShaperKey, ShaperTerms, Slice,
 };
 
-use crate::image::{Attachment, Names, NodeImage, PodRoute, PortOwner, Prefixed, WayBack};
+use crate::image::{
+    Attachment, FairQueue, Names, NodeImage, PodRoute, PortOwner, Prefixed, WayBack,
+};
 
 /// One step towards the wanted state; steps are executed in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub enum Change {
     SwapClasses(Swap<ClassKey, Class>),
     SwapOutside(Swap<OutsideKey, OutsideEntry>),
     SwapRates(Swap<ShaperKey, ShaperTerms>),
+    AddFairQueue(u32, FairQueue),
+    RemoveFairQueue(u32, FairQueue),
     AddGuard(Ipv4Net),
     RemoveGuard(Ipv4Net),
     /// How the stack sends what it delivers for a slice to this pod.

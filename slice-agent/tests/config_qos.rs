@@ -9,7 +9,7 @@ use config_support::{check_text, east_1, right_but};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use slice_agent::compile::{compile, in_words, shaping, shares, without_queue};
-use slice_agent::image::{HostFacts, Names, NodeImage};
+use slice_agent::image::{HostFacts, Names, NodeImage, RootQueue};
 use slice_agent::model::{Share, Validated, render};
 use slice_agent::observe::host;
 use slice_agent::plan::{self, Change, plan};
@@ -119,7 +119,7 @@ fn terms_are_those_of_the_shares() {
     let configuration = check_text(shaped_but(&[(open, &with)])).expect("right");
     let mut facts = east_1();
     let nic = facts.interfaces.get_mut("nic0").expect("nic0");
-    nic.qdisc = "fq".to_owned();
+    nic.root_queue = RootQueue::Fair;
     let terms = shaping(&configuration, &facts).expect("terms");
     let keys: Vec<_> = terms.keys().cloned().collect();
     let key = |slice| ShaperKey { ifindex: 2, slice };
@@ -456,24 +456,95 @@ fn clocks_stay_where_they_are_when_another_slice_comes_first() {
     );
 }
 
-#[test]
-fn a_fair_queue_that_is_there_is_used() {
+/// Slice kafka under a ceiling, on a host with this at the root of the uplink's interface.
+fn behind(root_queue: RootQueue) -> (HostFacts, NodeImage, Names) {
     let mut facts = east_1();
-    facts.interfaces.get_mut("nic0").expect("nic0").qdisc = "fq".to_owned();
+    let nic = facts.interfaces.get_mut("nic0").expect("nic0");
+    nic.root_queue = root_queue;
     let (image, names) = image(&shaped(), &facts);
-    let terms = image.rates.values().next().expect("one slice");
-    assert_eq!(terms.backend, ShaperBackend::Edt.number());
+    (facts, image, names)
+}
+
+fn backend_of(image: &NodeImage) -> u32 {
+    image.rates.values().next().expect("one slice").backend
+}
+
+const LEAVES_AT_ONCE: &str =
+    "what is early leaves at once, and what would wait too long is dropped";
+
+#[test]
+fn a_fair_queue_that_is_there_is_used_and_stays() {
+    let (facts, image, names) = behind(RootQueue::Fair);
+    assert_eq!(backend_of(&image), ShaperBackend::Edt.number());
     let text = plan::render(&plan(&NodeImage::default(), &image, &names));
     assert!(
         text.contains("by uplink wan, with departure times: 200M"),
         "{text}"
     );
+    assert!(!text.contains("queueing discipline"), "{text}");
     let configuration = check_text(shaped()).expect("right");
     assert_eq!(without_queue(&configuration, &facts), [""; 0]);
-    facts.interfaces.get_mut("nic0").expect("nic0").qdisc = "noqueue".to_owned();
-    let sentence = "on nic0: the queueing discipline at its root is `noqueue`, not `fq`; what is early leaves \
-                    at once, and what would wait too long is dropped";
-    assert_eq!(without_queue(&configuration, &facts), [sentence]);
+}
+
+/// Departures are written only when there is something that keeps packets until then.
+#[test]
+fn what_the_kernel_chose_is_replaced_by_a_fair_queue_first() {
+    let (facts, wanted, names) = behind(RootQueue::Default { queues: 4 });
+    assert_eq!(backend_of(&wanted), ShaperBackend::Vq.number());
+    let text = plan::render(&plan(&NodeImage::default(), &wanted, &names));
+    let added = "+ queueing discipline fq on each of 4 queues of nic0";
+    assert!(text.contains(added), "{text}");
+    let configuration = check_text(shaped()).expect("right");
+    assert_eq!(without_queue(&configuration, &facts), [""; 0]);
+
+    let there = carried_out(
+        NodeImage::default(),
+        &plan(&NodeImage::default(), &wanted, &names),
+    );
+    let (facts, next, names) = behind(RootQueue::OurFair);
+    assert_eq!(backend_of(&next), ShaperBackend::Edt.number());
+    let changes = plan(&there, &next, &names);
+    assert!(
+        matches!(&changes[..], [Change::SwapRates(_)]),
+        "{}",
+        plan::render(&changes)
+    );
+    // Nothing is shaped any more: first nothing has a departure, then the queue goes.
+    let (after, names) = image(config_support::RIGHT, &facts);
+    let changes = plan(&next, &after, &names);
+    let place = |is: fn(&Change) -> bool| changes.iter().position(is).expect("there");
+    let rates = place(|it| matches!(it, Change::SwapRates(_)));
+    assert!(rates < place(|it| matches!(it, Change::RemoveFairQueue(..))));
+}
+
+#[test]
+fn a_fair_queue_that_is_refused_is_not_asked_for_again_and_told() {
+    let (mut facts, ..) = behind(RootQueue::Default { queues: 1 });
+    facts
+        .fair_refused
+        .insert(2, "this kernel has none".to_owned());
+    let (wanted, _) = image(&shaped(), &facts);
+    assert!(wanted.fair_queues.is_empty());
+    assert_eq!(backend_of(&wanted), ShaperBackend::Vq.number());
+    let configuration = check_text(shaped()).expect("right");
+    let told = format!("on nic0: this kernel has none; {LEAVES_AT_ONCE}");
+    assert_eq!(without_queue(&configuration, &facts), [told]);
+}
+
+#[test]
+fn what_somebody_configured_stays_and_is_named() {
+    let (facts, wanted, _) = behind(RootQueue::Configured {
+        kind: "htb".to_owned(),
+        handle: 0x10,
+    });
+    assert!(wanted.fair_queues.is_empty());
+    assert_eq!(backend_of(&wanted), ShaperBackend::Vq.number());
+    let configuration = check_text(shaped()).expect("right");
+    let told = format!(
+        "on nic0: somebody configured htb 10:, which stays; {LEAVES_AT_ONCE}; put fq there, or remove it \
+         (`tc qdisc del dev nic0 root`)"
+    );
+    assert_eq!(without_queue(&configuration, &facts), [told]);
 }
 
 /// Anything that could be written for one slice on one uplink, most of it wrong.

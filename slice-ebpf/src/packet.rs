@@ -141,10 +141,12 @@ impl Packet {
     }
 
     /// Makes `fq` keep the packet until a moment of the monotonic clock, or until when its sender wants it
-    /// to leave, if that is later.
+    /// to leave, if that is later, but not later than `latest_ns`: a queue is for all, and nobody may fill it with
+    /// what leaves in seconds.
     #[inline(always)]
-    pub(crate) fn leave_at(self, moment_ns: u64) {
-        if field!(self, tstamp) < moment_ns {
+    pub(crate) fn leave_at(self, moment_ns: u64, latest_ns: u64) {
+        let wanted_ns = field!(self, tstamp);
+        if wanted_ns < moment_ns || wanted_ns > latest_ns {
             // SAFETY: the field is writable in TC programs.
             unsafe { (&raw mut (*self.skb).tstamp).write_volatile(moment_ns) };
         }

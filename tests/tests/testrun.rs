@@ -1,13 +1,15 @@
 //! The test-run scenes on this machine's kernel, in a network namespace of their own. Needs root and
 //! the object (`target/bpf/slice-ebpf.o`, or the file that `SLICE_EBPF_OBJ` names).
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow};
 use libtest_mimic::{Arguments, Conclusion, Trial};
 use slice_tests::harness::{self, Need, object_file};
-use slice_tests::testrun::{Scene, World, attach, in_own_network, run_scene, scenes};
+use slice_tests::testrun::{
+    Scene, World, attach, in_own_network, play_on_queues, run_scene, scenes,
+};
 
 /// The scenes share one world, which belongs to one thread's network namespace.
 fn main() -> ExitCode {
@@ -34,7 +36,19 @@ fn trials(world: Option<&Arc<Mutex<World>>>) -> Vec<Trial> {
         "a_program_attaches_to_an_interface",
         move || in_world(world.as_ref(), |world| attach(world).map(drop)),
     ));
+    trials.push(harness::trial("uplinks_get_fq_and_lose_it", || {
+        in_own_network(|| play_on_queues(kernel_has_fq()?))
+    }));
     trials
+}
+
+/// As another tool finds out, on a device that nobody needs.
+fn kernel_has_fq() -> Result<bool> {
+    let added = Command::new("tc")
+        .args("qdisc add dev lo root fq".split(' '))
+        .output()
+        .context("run tc")?;
+    Ok(added.status.success())
 }
 
 fn trial(world: Option<&Arc<Mutex<World>>>, scene: Scene) -> Trial {

@@ -87,6 +87,7 @@ impl Reconciler {
                 self.candidate = Some(configuration);
                 // Also what a driver refused is tried again.
                 self.facts.filter_refused.clear();
+                self.facts.fair_refused.clear();
                 self.reported.clear();
                 Some(Look::Everything)
             }
@@ -125,6 +126,10 @@ impl Reconciler {
         let known = host::known_in(&observed, &facts.interfaces);
         host::remember(&mut facts, &known);
         facts.filtered = observe::filtered(self.dataplane.pins())?;
+        if let Some(configuration) = self.candidate.as_ref().or(self.accepted.as_ref()) {
+            let uplinks = &configuration.node().uplinks;
+            observe::ask_for_fq(self.dataplane.netlink(), uplinks, &mut facts).await;
+        }
         self.facts = facts;
         self.note_new_mark(&observed);
         let wanted = self.wanted(&observed);
@@ -302,6 +307,17 @@ impl Reconciler {
             wanted.attachments.retain(|at| {
                 at.program != Program::UnderlayFilter || !refused.contains_key(&at.ifindex)
             });
+            let refused = &self.facts.fair_refused;
+            wanted
+                .fair_queues
+                .retain(|ifindex, _| !refused.contains_key(ifindex));
+            // Departures are written where packets wait for them, so only now.
+            if changes
+                .iter()
+                .any(|it| matches!(it, Change::AddFairQueue(..)))
+            {
+                self.schedule.event(Look::Everything, Instant::now());
+            }
             observed = self.observe().await?;
         }
         let left = plan(&observed, &wanted, names);
@@ -409,6 +425,11 @@ impl Reconciler {
             {
                 let refused = &mut self.facts.filter_refused;
                 refused.insert(at.ifindex, format!("{error:#}"));
+                continue;
+            }
+            if let Change::AddFairQueue(ifindex, _) = change {
+                let refused = &mut self.facts.fair_refused;
+                refused.insert(*ifindex, format!("{error:#}"));
                 continue;
             }
             tracing::error!("{change}: {error:#}");

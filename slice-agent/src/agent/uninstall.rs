@@ -7,7 +7,9 @@ use rtnetlink::Handle;
 
 use crate::apply::lock::{Lock, PinsLock};
 use crate::apply::pins::{Pins, remove_tree};
-use crate::apply::{clsact, guards, netlink, pod_routes, port_owner, programs, routing, ways_back};
+use crate::apply::{
+    clsact, guards, netlink, pod_routes, port_owner, programs, queueing, routing, ways_back,
+};
 use crate::capability;
 use crate::image::{Attachment, PortOwner};
 
@@ -89,6 +91,7 @@ async fn remove_filters(netlink: &Handle, pins: &Pins) -> Result<()> {
             tracing::info!(interface, program = at.program.name(), "removed the filter");
         }
         clsact::remove_our_qdisc(netlink, pins, ifindex, &interface).await?;
+        queueing::remove(netlink, ifindex).await?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ pub mod pins;
 pub mod pod_routes;
 pub mod port_owner;
 pub mod programs;
+pub mod queueing;
 pub mod routing;
 pub mod table;
 pub mod tcx;
@@ -140,6 +141,10 @@ impl Dataplane {
             Change::SwapClasses(swap) => maps.swap("CLASSES", &swap.table),
             Change::SwapOutside(swap) => maps.swap("OUTSIDE", &swap.table),
             Change::SwapRates(swap) => maps.swap("SHAPER_TERMS", &swap.table),
+            Change::AddFairQueue(ifindex, queue) => {
+                queueing::make_fair(netlink, *ifindex, queue.queues).await
+            }
+            Change::RemoveFairQueue(ifindex, _) => queueing::remove(netlink, *ifindex).await,
             Change::AddGuard(prefix) => guards::add(netlink, *prefix).await,
             Change::RemoveGuard(prefix) => guards::remove(netlink, *prefix).await,
             Change::PutPodRoute(pod, route) => pod_routes::put(netlink, *pod, *route).await,

@@ -49,7 +49,7 @@ pub enum Event {
     Everything,
 }
 
-/// Subscribes to changes of devices, addresses, routes, rules and neighbours. The queue holds one
+/// Subscribes to changes of devices, their queueing disciplines, addresses, routes, rules and neighbours. The queue holds one
 /// event of each kind at least; more of a kind while one waits say nothing new.
 pub fn events() -> Result<mpsc::Receiver<Event>> {
     let groups = [
@@ -58,6 +58,7 @@ pub fn events() -> Result<mpsc::Receiver<Event>> {
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv4Rule,
+        MulticastGroup::Tc,
     ];
     let (connection, _handle, mut messages) = rtnetlink::new_multicast_connection(&groups)
         .context("cannot open a netlink socket for device events")?;

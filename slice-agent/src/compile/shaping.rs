@@ -10,7 +10,7 @@ use slice_common::shaper::{
 
 use super::classes::DEFAULT_NAME;
 use super::clocks;
-use crate::image::{HostFacts, Interface, Prefixed};
+use crate::image::{FairQueue, HostFacts, Interface, Prefixed, RootQueue};
 use crate::model::{self, ConfigError, Share, Validated, ValidatedSlice, ValidatedUplink};
 
 /// The terms of one slice on one uplink of this node.
@@ -25,8 +25,6 @@ pub struct SliceShaping {
 /// Round trips of links between clouds are rarely longer, and with more patience than needed a queue is
 /// longer, but no link idles.
 const ROUND_TRIP_NS: u64 = 20_000_000;
-/// Keeps each packet until the moment that is written on it.
-const FAIR_QUEUE: &str = "fq";
 
 /// The table of terms. Clocks stay where `facts` knows them.
 pub(super) fn rates(
@@ -52,32 +50,69 @@ pub(super) fn rates(
     Ok(table.collect())
 }
 
-/// Why packets do not wait for their turn on an uplink, a sentence each.
-pub fn without_queue(configuration: &Validated, facts: &HostFacts) -> Vec<String> {
+/// The uplinks that get `fq`, because packets of slices shall wait there and the kernel chose what stands at their root.
+pub(super) fn fair_queues(
+    configuration: &Validated,
+    facts: &HostFacts,
+) -> BTreeMap<u32, FairQueue> {
+    let wanted = shaped_uplinks(configuration, facts).filter_map(|(uplink, interface)| {
+        let queues = match interface.root_queue {
+            RootQueue::OurFair => 1,
+            RootQueue::Default { queues } => queues,
+            RootQueue::Fair | RootQueue::Configured { .. } => return None,
+        };
+        let queue = FairQueue {
+            interface: uplink.interface.clone(),
+            queues,
+        };
+        Some((interface.ifindex, queue))
+    });
+    wanted
+        .filter(|(ifindex, _)| !facts.fair_refused.contains_key(ifindex))
+        .collect()
+}
+
+fn shaped_uplinks<'a>(
+    configuration: &'a Validated,
+    facts: &'a HostFacts,
+) -> impl Iterator<Item = (&'a ValidatedUplink, &'a Interface)> {
     let is_shaped = configuration
         .slices()
         .iter()
         .any(|slice| slice.profile.is_some());
-    let uplinks = configuration.node().uplinks.iter().filter(|_| is_shaped);
-    let sentence = |uplink: &ValidatedUplink| {
-        let name = &uplink.interface;
-        let interface = facts.interfaces.get(name)?;
-        (backend(interface) != ShaperBackend::Edt).then(|| {
-            format!(
-                "on {name}: the queueing discipline at its root is `{}`, not `{FAIR_QUEUE}`; what is early \
-                 leaves at once, and what would wait too long is dropped",
-                interface.qdisc
-            )
-        })
-    };
-    uplinks.filter_map(sentence).collect()
+    let uplinks = configuration.node().uplinks.iter();
+    uplinks
+        .filter(move |_| is_shaped)
+        .filter_map(|uplink| Some((uplink, facts.interfaces.get(&uplink.interface)?)))
 }
 
-/// Only what the device does already counts: nobody's queueing discipline is replaced.
+/// Why packets do not wait for their turn on an uplink, a sentence each.
+pub fn without_queue(configuration: &Validated, facts: &HostFacts) -> Vec<String> {
+    const SO: &str = "what is early leaves at once, and what would wait too long is dropped";
+    let sentence = |(uplink, interface): (&ValidatedUplink, &Interface)| {
+        let name = &uplink.interface;
+        match (
+            &interface.root_queue,
+            facts.fair_refused.get(&interface.ifindex),
+        ) {
+            (RootQueue::Configured { kind, handle }, _) => Some(format!(
+                "on {name}: somebody configured {kind} {handle:x}:, which stays; {SO}; put fq there, or remove it \
+                 (`tc qdisc del dev {name} root`)"
+            )),
+            (RootQueue::Default { .. }, Some(why)) => Some(format!("on {name}: {why}; {SO}")),
+            _ => None,
+        }
+    };
+    shaped_uplinks(configuration, facts)
+        .filter_map(sentence)
+        .collect()
+}
+
+/// Only what the device does already counts: nobody waits for what may be refused.
 fn backend(interface: &Interface) -> ShaperBackend {
-    match interface.qdisc == FAIR_QUEUE {
-        true => ShaperBackend::Edt,
-        false => ShaperBackend::Vq,
+    match interface.root_queue {
+        RootQueue::OurFair | RootQueue::Fair => ShaperBackend::Edt,
+        RootQueue::Default { .. } | RootQueue::Configured { .. } => ShaperBackend::Vq,
     }
 }
 
@@ -167,7 +202,6 @@ pub fn in_words(uplink: &ValidatedUplink, slice: &ValidatedSlice, share: &Share)
     )
 }
 
-/// Where all ceilings fit into the uplink together, nobody needs to watch it.
 /// Without a queue a class is as far ahead of its rate as its packets would wait: what is dropped is all that keeps
 /// the ceiling, so it is dropped early (20 ms of a second are the 2 % by which a ceiling may be passed).
 fn patience(backend: ShaperBackend) -> Patience {
@@ -177,6 +211,7 @@ fn patience(backend: ShaperBackend) -> Patience {
     }
 }
 
+/// Where all ceilings fit into the uplink together, nobody needs to watch it.
 fn terms(
     slice: &ValidatedSlice,
     share: &Share,

@@ -349,6 +349,7 @@ impl<'a> Builder<'a> {
             Ok(rates) => self.image.rates = rates,
             Err(errors) => self.errors.extend(errors),
         }
+        self.image.fair_queues = shaping::fair_queues(self.configuration, self.facts);
         if let Some(settings) = &mut self.image.settings
             && !self.image.rates.is_empty()
         {

@@ -20,7 +20,7 @@ use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
 use super::{driver, marks};
 use crate::apply::netlink::cause;
-use crate::apply::routing;
+use crate::apply::{queueing, routing};
 use crate::compile;
 use crate::image::{HostFacts, Interface, LinkLayer, MarkRule, NodeImage, Secrets};
 
@@ -40,8 +40,10 @@ pub async fn facts(netlink: &Handle) -> Result<HostFacts> {
         ..HostFacts::default()
     };
     let mut names = BTreeMap::new();
+    let mut root_queues = queueing::roots(netlink).await?;
     for link in links(netlink).await? {
         let (name, mut interface) = interface(&link);
+        interface.root_queue = root_queues.remove(&interface.ifindex).unwrap_or_default();
         interface.peer_mac = peer_mac(netlink, &link).await;
         names.insert(interface.ifindex, name.clone());
         facts.interfaces.insert(name, interface);
@@ -107,6 +109,11 @@ pub fn remember(facts: &mut HostFacts, before: &HostFacts) {
     for (ifindex, why) in &before.filter_refused {
         if present.contains(ifindex) {
             facts.filter_refused.insert(*ifindex, why.clone());
+        }
+    }
+    for (ifindex, why) in &before.fair_refused {
+        if present.contains(ifindex) {
+            facts.fair_refused.insert(*ifindex, why.clone());
         }
     }
 }
@@ -239,7 +246,6 @@ fn interface(link: &LinkMessage) -> (String, Interface) {
             LinkAttribute::Address(bytes) => {
                 interface.mac = bytes.as_slice().try_into().unwrap_or_default();
             }
-            LinkAttribute::Qdisc(name) => interface.qdisc.clone_from(name),
             LinkAttribute::Controller(ifindex) => interface.controller_ifindex = *ifindex,
             LinkAttribute::Link(ifindex) => interface.lower_ifindex = *ifindex,
             LinkAttribute::Xdp(facts) => interface.xdp_program = xdp_program(facts),

@@ -17,8 +17,9 @@ use slice_common::layout::Settings;
 use crate::apply::maps::{Layout, Maps, check_layout};
 use crate::apply::pins::Pins;
 use crate::apply::programs::{self, Mechanism};
-use crate::apply::{guards, ifindex, pod_routes, port_owner, tcx, ways_back};
-use crate::image::{NodeImage, PortOwner, Program};
+use crate::apply::{guards, ifindex, pod_routes, port_owner, queueing, tcx, ways_back};
+use crate::image::{HostFacts, NodeImage, PortOwner, Program, RootQueue};
+use crate::model::ValidatedUplink;
 
 /// The state of this node. Maps that are absent or damaged count as empty, and nothing is changed.
 pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> Result<NodeImage> {
@@ -28,6 +29,7 @@ pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> 
     };
     let interfaces = programs::interfaces()?;
     image.attachments = programs::attachments(mechanism, netlink, pins, &interfaces).await?;
+    image.fair_queues = queueing::ours(netlink, &interfaces).await?;
     image.guards = guards::observe(netlink).await?;
     image.pod_routes = pod_routes::observe(netlink).await?;
     image.pod_routes_in_force = pod_routes::is_in_force(netlink).await?;
@@ -39,6 +41,19 @@ pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> 
         settings.tunnel_ifindex = Settings::PORT_OWNERS;
     }
     Ok(image)
+}
+
+/// Notes on which of these interfaces there will be no `fq`, where it is not known yet.
+pub async fn ask_for_fq(netlink: &Handle, uplinks: &[ValidatedUplink], facts: &mut HostFacts) {
+    for uplink in uplinks {
+        if let Some(interface) = facts.interfaces.get(&uplink.interface)
+            && matches!(interface.root_queue, RootQueue::Default { .. })
+            && !facts.fair_refused.contains_key(&interface.ifindex)
+            && let Some(why) = queueing::refusal(netlink, interface.ifindex).await
+        {
+            facts.fair_refused.insert(interface.ifindex, why);
+        }
+    }
 }
 
 /// The interfaces with an `underlay_filter` of ours, also one that an agent of another layout put there.

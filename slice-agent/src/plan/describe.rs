@@ -12,7 +12,7 @@ use slice_common::layout::{
 use slice_common::wire::transport;
 
 use super::Change;
-use crate::image::{Names, PortOwner, Prefixed, WayBack};
+use crate::image::{FairQueue, Names, PortOwner, Prefixed, WayBack};
 
 pub(super) fn change(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match change {
@@ -49,6 +49,8 @@ pub(super) fn change(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result
         Change::SwapClasses(swap) => write!(f, "~ classes: {swap}"),
         Change::SwapOutside(swap) => write!(f, "~ outside: {swap}"),
         Change::SwapRates(swap) => write!(f, "~ rates: {swap}"),
+        Change::AddFairQueue(_, queue) => write!(f, "+ {}", fair_queue(queue)),
+        Change::RemoveFairQueue(_, queue) => write!(f, "- {}", fair_queue(queue)),
         Change::AddGuard(prefix) => write!(f, "+ guard route unreachable {prefix}"),
         Change::RemoveGuard(prefix) => write!(f, "- guard route unreachable {prefix}"),
         Change::PutPodRoute(pod, route) => {
@@ -264,6 +266,14 @@ fn traffic(protocol: u8, port: u16, port_bits: Option<u32>) -> String {
         None | Some(0) => protocol,
         Some(16..) => format!("{protocol} {first}"),
         Some(bits) => format!("{protocol} {first}-{}", first | u16::MAX >> bits),
+    }
+}
+
+fn fair_queue(queue: &FairQueue) -> String {
+    let FairQueue { interface, queues } = queue;
+    match queues {
+        1 => format!("queueing discipline fq on {interface}"),
+        more => format!("queueing discipline fq on each of {more} queues of {interface}"),
     }
 }
 

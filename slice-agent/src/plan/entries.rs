@@ -97,6 +97,20 @@ impl Entries<'_> {
         swap(&self.was.rates, &self.is.rates, text).map(Change::SwapRates)
     }
 
+    pub(super) fn fair_queues_added(&self) -> impl Iterator<Item = Change> {
+        let missing = self.is.fair_queues.iter();
+        missing
+            .filter(|(ifindex, _)| !self.was.fair_queues.contains_key(ifindex))
+            .map(|(ifindex, queue)| Change::AddFairQueue(*ifindex, queue.clone()))
+    }
+
+    pub(super) fn fair_queues_removed(&self) -> impl Iterator<Item = Change> {
+        let obsolete = self.was.fair_queues.iter();
+        obsolete
+            .filter(|(ifindex, _)| !self.is.fair_queues.contains_key(ifindex))
+            .map(|(ifindex, queue)| Change::RemoveFairQueue(*ifindex, queue.clone()))
+    }
+
     pub(super) fn outside(&self) -> Option<Change> {
         let text = |k: &_, _: &_| describe::outside(self.names, k);
         swap(&self.was.outside, &self.is.outside, text).map(Change::SwapOutside)

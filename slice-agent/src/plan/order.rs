@@ -49,7 +49,9 @@ pub(super) fn plan(observed: &NodeImage, wanted: &NodeImage, names: &Names) -> V
     changes.extend(devices.detach_pods());
     changes.extend(departures);
     changes.extend(rules);
+    changes.extend(entries.fair_queues_added());
     changes.extend(rates);
+    changes.extend(entries.fair_queues_removed());
     let again = activate_again(activate.as_ref(), &removals);
     changes.extend(activate);
     changes.extend(devices.attach());

@@ -31,6 +31,12 @@ pub(crate) fn apply(image: &mut NodeImage, change: &Change) {
         Change::SwapClasses(swap) => image.classes = swap.table,
         Change::SwapOutside(swap) => image.outside = swap.table,
         Change::SwapRates(swap) => image.rates = swap.table,
+        Change::AddFairQueue(ifindex, queue) => {
+            image.fair_queues.insert(ifindex, queue);
+        }
+        Change::RemoveFairQueue(ifindex, _) => {
+            image.fair_queues.remove(&ifindex);
+        }
         Change::AddGuard(prefix) => drop(image.guards.insert(prefix)),
         Change::RemoveGuard(prefix) => drop(image.guards.remove(&prefix)),
         Change::PutPodRoute(pod, route) => drop(image.pod_routes.insert(pod, route)),

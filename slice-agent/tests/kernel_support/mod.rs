@@ -24,7 +24,7 @@ static NODES: AtomicU32 = AtomicU32::new(0);
 
 /// A node `east-1` with the interface `nic0` and the pod `kafka-0`.
 pub(crate) struct Node {
-    netns: String,
+    pub(crate) netns: String,
     pods: Vec<String>,
     dir: tempfile::TempDir,
     object: PathBuf,

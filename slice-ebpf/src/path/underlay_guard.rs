@@ -18,8 +18,9 @@ pub fn underlay_guard(context: TcContext) -> i32 {
     let mut trace = Trace::UNKNOWN;
     let result = try_underlay_guard(Packet::new(&context), &mut trace);
     if let Ok(Verdict::CalledOn(program)) = result {
-        // Does not come back, if the agent put the program there.
+        // Comes back where the program is missing: nobody keeps the ceiling then, but the packet is ours.
         maps::call(&context, program);
+        return finish(&context, trace, Ok(Verdict::Untouched));
     }
     finish(&context, trace, result)
 }

@@ -46,6 +46,6 @@ fn try_wan_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
     // ...and not too far away. Whoever sends too much is told, if it can be told.
     let is_marked = shape::tell_congestion(packet, &turn);
     shape::count(packet, class, &turn, is_marked)?;
-    shape::keep_to_departure(packet, terms, &turn);
+    shape::keep_to_departure(packet, terms, class, &turn);
     Ok(Verdict::Untouched)
 }

@@ -165,8 +165,14 @@ fn add(counter: &mut Counter, turn: &Turn) {
 
 /// Makes the packet wait until it may leave, where the device can.
 #[inline(always)]
-pub(crate) fn keep_to_departure(packet: Packet, terms: &ShaperTerms, turn: &Turn) {
+pub(crate) fn keep_to_departure(
+    packet: Packet,
+    terms: &ShaperTerms,
+    class: &ShaperClass,
+    turn: &Turn,
+) {
     if terms.backend == ShaperBackend::Edt.number() {
-        packet.leave_at(turn.departure_ns);
+        let latest_ns = turn.departure_ns.wrapping_add(class.horizon_ns);
+        packet.leave_at(turn.departure_ns, latest_ns);
     }
 }

@@ -11,7 +11,9 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use serde_json::{Value, json};
-use slice_tests::testrun::{World, attach, card, cost, in_own_network, run_scene, scenes, vlan};
+use slice_tests::testrun::{
+    World, attach, card, cost, in_own_network, play_on_fq, play_on_queues, run_scene, scenes, vlan,
+};
 
 const OBJECT: &str = "/slice-ebpf.o";
 const MODULES: &str = "/modules";
@@ -110,6 +112,16 @@ fn examine(results: &mut Results) -> Result<()> {
     let failure = played.err().map(|error| format!("{error:#}"));
     results.failures += usize::from(failure.is_some());
     let name = "underlay_filter_on_a_network_card";
+    results.write(json!({"event": "test", "name": name, "failure": failure}))?;
+    let failure = in_own_network(|| play_on_queues(true)).err();
+    let failure = failure.map(|error| format!("{error:#}"));
+    results.failures += usize::from(failure.is_some());
+    let name = "uplinks_get_fq_and_lose_it";
+    results.write(json!({"event": "test", "name": name, "failure": failure}))?;
+    let failure = play_on_fq(&object).err();
+    let failure = failure.map(|error| format!("{error:#}"));
+    results.failures += usize::from(failure.is_some());
+    let name = "departures_are_kept_by_fq";
     results.write(json!({"event": "test", "name": name, "failure": failure}))?;
     let failure = vlan::play_on_vlan(&object).err();
     let failure = failure.map(|error| format!("{error:#}"));

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, setsockopt,
+    socket, sockopt,
 };
 
 use crate::netns::NetNs;
@@ -110,6 +111,13 @@ impl Wire {
             device,
             name,
         })
+    }
+
+    /// Gives everything that is sent from now on a mark.
+    /// # Errors  when the kernel refuses it.
+    pub fn mark(&self, mark: u32) -> Result<()> {
+        setsockopt(&self.socket, sockopt::Mark, &mark)?;
+        Ok(())
     }
 
     /// Sends a frame from the Ethernet header on.

@@ -12,6 +12,7 @@ pub mod cost;
 mod devices;
 pub(crate) mod early;
 pub(crate) mod exchange;
+mod queue;
 mod scenes;
 pub(crate) mod shaping;
 pub(crate) mod state;
@@ -21,7 +22,8 @@ mod world;
 
 pub use attach::{Attachment, attach};
 pub use exchange::{Expected, Program, Sent};
-pub use scenes::{Scene, scenes};
+pub use queue::play_on_queues;
+pub use scenes::{Scene, play_on_fq, scenes};
 pub use state::{Change, State};
 pub use suite::{in_own_network, run_scene};
 pub use world::{

@@ -16,10 +16,11 @@ use super::kernel::Kernel;
 use crate::shell;
 
 /// What the test-run suite and the attachment check need; their dependencies follow by themselves.
-const MODULES: [&str; 6] = [
+const MODULES: [&str; 7] = [
     "veth",
     "sch_ingress",
     "cls_bpf",
+    "sch_fq",
     "vxlan",
     "virtio_net",
     "8021q",

@@ -59,7 +59,7 @@ fn clusters(node: &ValidatedNode) -> BTreeSet<&str> {
         .collect()
 }
 
-/// A name that leads nowhere would leave the default in force.
+/// A name that leads nowhere would leave the default in force. Who has no uplink has no use for any of them.
 fn check_overrides(
     node: &ValidatedNode,
     clusters: &BTreeSet<&str>,
@@ -67,6 +67,9 @@ fn check_overrides(
     profile: &QosProfile,
     found: &mut Findings,
 ) {
+    if node.uplinks.is_empty() {
+        return;
+    }
     let uplinks = || node.uplinks.iter().map(|uplink| uplink.name.as_str());
     let rates = [
         ("ceiling", Some(&profile.ceiling)),

@@ -46,6 +46,8 @@ macro_rules! list {
     };
 }
 
+pub use shaper::play_on_fq;
+
 /// Every scene, in the order in which they run.
 pub fn scenes() -> Vec<Scene> {
     list! {

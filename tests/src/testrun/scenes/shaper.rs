@@ -1,7 +1,10 @@
 //! Slices share an uplink. No scene can stop the clock, so rates are such that nothing depends on it: at
 //! 8 kbit/s a packet of a thousand bytes takes a second.
 
-use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use slice_agent::apply::queueing::make_fair;
 use slice_common::drop_reason::DropReason;
 use slice_common::id::{SliceId, TrafficClass};
 use slice_common::layout::{
@@ -12,8 +15,12 @@ use slice_common::shaper::{
 };
 
 use super::{from_node, on_wire, tunnel_between, tunnel_out};
+use crate::child::poll_until;
+use crate::live::{Capture, Wire};
+use crate::netns::NetNs;
 use crate::packet::{Ipv4, Tcp, Udp};
 use crate::testrun::actors::*;
+use crate::testrun::card::{attach_by_filter, with_netlink};
 use crate::testrun::exchange::kernel_time_ns;
 use crate::testrun::shaping::NOTHING_SHAPED;
 use crate::testrun::{Expected, Program, World};
@@ -257,10 +264,13 @@ pub(super) fn packets_are_given_a_departure(world: &mut World) -> Result<()> {
     let wanted_ns = first_ns + 10 * SECOND_NS;
     let (third_ns, _) = sent(world, wanted_ns)?;
     ensure!(third_ns == wanted_ns, "{third_ns}");
+    // Nobody may leave packets in a queue that is everybody's.
+    let (never_ns, _) = sent(world, first_ns + 1000 * SECOND_NS)?;
+    ensure!(never_ns - second_ns < 3 * SECOND_NS, "{never_ns}");
     let (fourth_ns, _) = sent(world, 0)?;
     let apart_ns = fourth_ns - second_ns;
-    let two_ns = 2 * SECOND_NS;
-    ensure!((two_ns..two_ns + 20).contains(&apart_ns), "{apart_ns}");
+    let three_ns = 3 * SECOND_NS;
+    ensure!((three_ns..three_ns + 30).contains(&apart_ns), "{apart_ns}");
     Ok(())
 }
 
@@ -325,4 +335,70 @@ pub(super) fn a_class_without_terms_is_the_default_one(world: &mut World) -> Res
     leaves(world, &known, DEFAULT_PLACE, guaranteed_at_once())?;
     let unknown = leaving(world, (7, 0), 50_012)?;
     is_dropped(world, &unknown, DEFAULT_PLACE)
+}
+
+/// Departures are kept by a real `fq` that the agent put there: packets that are sent at once leave one after the
+/// other, in order. Without departures they leave at once: the control.
+/// # Errors  what was not as it should be.
+pub fn play_on_fq(object: &[u8]) -> Result<()> {
+    let node = NetNs::create("edt-node")?;
+    node.enter(|| {
+        let mut world = World::new(object)?;
+        let uplink = world.ifindex(NIC)?;
+        with_netlink(async |netlink| make_fair(netlink, uplink, 1).await)?;
+        attach_by_filter(&mut world, Program::UnderlayGuard, NIC)?;
+        let at_once = time_of_arrival(&mut world, &node, ShaperBackend::Vq)?;
+        let last = EACH * (PACKETS - 1);
+        ensure!(
+            at_once < last / 2,
+            "without departures they took {at_once:?}"
+        );
+        let kept = time_of_arrival(&mut world, &node, ShaperBackend::Edt)?;
+        ensure!(
+            last - EACH / 2 < kept && kept < 2 * last,
+            "{kept:?}, not {last:?}"
+        );
+        Ok(())
+    })?
+}
+
+const PACKETS: u32 = 20;
+/// How long [`LINK_BYTES`] take at 2 Mbit/s: all of them less than the tenth of a second that our `fq` keeps a packet for.
+const EACH: Duration = Duration::from_millis(4);
+
+/// From the first of some packets that are sent together to the last.
+fn time_of_arrival(world: &mut World, node: &NetNs, backend: ShaperBackend) -> Result<Duration> {
+    let bps = LINK_BYTES * 8 * 1000 / EACH.as_millis() as u64;
+    let patient = ClassTerms {
+        burst_ns: 0,
+        mark_ns: 50 * SECOND_NS,
+        horizon_ns: 60 * SECOND_NS,
+        ..class(bps)
+    };
+    world.reset()?;
+    share(world, terms(backend, bps, &patient))?;
+    let frame = leaving(world, (0, 0), 50_020)?;
+    let arrivals = Capture::of_arriving(node, "far-0")?;
+    let wire = Wire::of(node, NIC)?;
+    wire.mark(TUNNEL_MARK)?;
+    for number in 0..PACKETS {
+        let mut numbered = frame.clone();
+        let last = numbered.len() - 1;
+        numbered[last] = number as u8;
+        wire.send(&numbered)?;
+    }
+    let (mut began, mut seen) = (None, Vec::new());
+    let all = poll_until(Duration::from_secs(20), || {
+        for frame in arrivals.take()? {
+            began.get_or_insert_with(Instant::now);
+            seen.push(u32::from(frame.bytes[frame.bytes.len() - 1]));
+        }
+        Ok((seen.len() >= PACKETS as usize).then(Instant::now))
+    })?;
+    ensure!(
+        seen.iter().copied().eq(0..PACKETS),
+        "{backend:?}: what came is {seen:?}"
+    );
+    let (began, ended) = (began.context("none came")?, all.context("some came late")?);
+    Ok(ended.duration_since(began))
 }
