@@ -119,7 +119,8 @@ fn fellows_are_taken_last_and_only_where_they_are_no_gateway_anyway() {
     let with_fellow = "172.20.1.101 172.20.1.102".to_owned();
     assert_eq!(shown([10, 77, 160, 2]), (with_fellow, 1));
     let peer = image.peers[&Ipv4Addr::from([172, 20, 1, 102]).into()];
-    assert_eq!(peer.flags, Peer::WATCHED | Peer::FELLOW);
+    let of_a_fellow = Peer::WATCHED | Peer::FELLOW | Peer::SAME_CLUSTER;
+    assert_eq!(peer.flags, of_a_fellow);
     assert!(image.paths[&peer.path].is_to_fellow());
     let other = image.peers[&Ipv4Addr::from([172, 20, 1, 101]).into()];
     assert!(!other.is_fellow() && !image.paths[&other.path].is_to_fellow());

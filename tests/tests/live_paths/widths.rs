@@ -48,15 +48,24 @@ pub(crate) fn take_over() -> Result<()> {
     Ok(())
 }
 
+/// A machine that is busy for a third of a second sends traffic the narrow way for a second, and stacks remember that.
+fn wait_until_wide(from: &Place, to: &Place) -> Result<()> {
+    let wide = poll_until(3 * LIMIT, || {
+        for pod in [from, to] {
+            forget_widths(&pod.netns)?;
+        }
+        Ok(carries(from, to, WIDE_BYTES).is_ok().then_some(()))
+    })?;
+    wide.context("the wide path is not taken")
+}
+
 fn fail_and_return(gateways: &Gateways, victim: &str, from: &Place, to: &Place) -> Result<()> {
     let options = TcpOptions {
         port: TCP_PORT,
         rate_bps: Some(100_000_000),
         ..TcpOptions::default()
     };
-    [from, to]
-        .iter()
-        .try_for_each(|pod| forget_widths(&pod.netns))?;
+    wait_until_wide(from, to)?;
     let stream = tcp::start(from, to, &options)?;
     stream
         .wait_for_more(ENOUGH_BYTES, LIMIT)
