@@ -146,10 +146,7 @@ fn bytes_per_second(cost: ByteCost) -> u64 {
 }
 
 fn backend(number: u32) -> String {
-    let known = ShaperBackend::ALL
-        .into_iter()
-        .find(|it| it.number() == number);
-    match known {
+    match ShaperBackend::from_number(number) {
         Some(ShaperBackend::Vq) => "vq".to_owned(),
         Some(ShaperBackend::Edt) => "edt".to_owned(),
         None => number.to_string(),

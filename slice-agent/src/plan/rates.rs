@@ -30,10 +30,7 @@ pub(super) fn terms(names: &Names, key: &Prefixed<ShaperKey>, terms: &ShaperTerm
 }
 
 fn backend(number: u32) -> String {
-    let known = ShaperBackend::ALL
-        .into_iter()
-        .find(|it| it.number() == number);
-    match known {
+    match ShaperBackend::from_number(number) {
         Some(ShaperBackend::Vq) => "with drops".to_owned(),
         Some(ShaperBackend::Edt) => "with departure times".to_owned(),
         None => format!("with backend #{number}"),

@@ -45,6 +45,10 @@ impl ShaperBackend {
             Self::Edt => 2,
         }
     }
+
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.number() == number)
+    }
 }
 
 layout! {

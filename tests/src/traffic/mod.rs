@@ -53,14 +53,14 @@ impl Drop for StopOnDrop {
 }
 
 /// Nanoseconds on the clock that no one sets.
-fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
         time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
     })
 }
 
 /// Sleeps until a time of [`now_ns`]; an absolute time, so that oversleeping does not add up.
-fn sleep_until_ns(time_ns: u64) {
+pub(crate) fn sleep_until_ns(time_ns: u64) {
     let seconds = (time_ns / 1_000_000_000) as libc::time_t;
     let time = TimeSpec::new(seconds, (time_ns % 1_000_000_000) as libc::c_long);
     // An early return by a signal only makes the caller look at the clock again.

@@ -9,13 +9,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::child::poll_until;
 use crate::place::Place;
+use crate::traffic::{now_ns, sleep_until_ns};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -96,14 +97,10 @@ impl Streams {
 
 fn write(mut stream: TcpStream, on_and_off: Option<Duration>, stop: &AtomicBool) -> Result<()> {
     let block = vec![0x5a; WRITE_BYTES];
-    let began = Instant::now();
-    let is_off = |length: Duration| {
-        let turn = began.elapsed().as_nanos() / length.as_nanos().max(1);
-        turn % 2 == 1
-    };
+    let began_ns = now_ns();
     while !stop.load(Ordering::Relaxed) {
-        if on_and_off.is_some_and(is_off) {
-            thread::sleep(Duration::from_millis(1));
+        if let Some(end_ns) = on_and_off.and_then(|length| end_of_pause(began_ns, length)) {
+            sleep_until_ns(end_ns);
             continue;
         }
         match stream.write(&block) {
@@ -115,6 +112,13 @@ fn write(mut stream: TcpStream, on_and_off: Option<Duration>, stop: &AtomicBool)
     // What waits in the socket's buffer is of no use any more.
     stream.shutdown(std::net::Shutdown::Both)?;
     Ok(())
+}
+
+/// When the pause ends, if it is one: turns of sending and of silence are of the same length.
+fn end_of_pause(began_ns: u64, length: Duration) -> Option<u64> {
+    let length_ns = (length.as_nanos() as u64).max(1);
+    let turn = (now_ns() - began_ns) / length_ns;
+    (turn % 2 == 1).then_some(began_ns + (turn + 1) * length_ns)
 }
 
 fn read(mut stream: TcpStream, received: &AtomicU64) -> Result<()> {
@@ -151,13 +155,13 @@ impl Exchanges {
             Arc::<AtomicBool>::default(),
             Arc::<Mutex<Vec<u64>>>::default(),
         );
-        let epoch = Instant::now();
+        let epoch_ns = now_ns();
         let (asking, answers) = (client.try_clone()?, times_ns.clone());
         let told = stop.clone();
         let threads = vec![
             thread::spawn(move || answer(server, spec.answer_bytes)),
-            thread::spawn(move || ask(asking, epoch, spec.interval, &told)),
-            thread::spawn(move || wait_for_answers(client, epoch, spec.answer_bytes, &answers)),
+            thread::spawn(move || ask(asking, epoch_ns, spec.interval, &told)),
+            thread::spawn(move || wait_for_answers(client, epoch_ns, spec.answer_bytes, &answers)),
         ];
         let exchanges = Self {
             times_ns,
@@ -195,14 +199,14 @@ impl Exchanges {
     }
 }
 
-fn ask(mut client: TcpStream, epoch: Instant, interval: Duration, stop: &AtomicBool) -> Result<()> {
-    let mut due = epoch.elapsed();
+fn ask(mut client: TcpStream, epoch_ns: u64, interval: Duration, stop: &AtomicBool) -> Result<()> {
+    let mut due_ns = 0;
     while !stop.load(Ordering::Relaxed) {
-        thread::sleep(due.saturating_sub(epoch.elapsed()));
+        sleep_until_ns(epoch_ns + due_ns);
         let mut question = [0; QUESTION_BYTES];
-        question[..8].copy_from_slice(&(due.as_nanos() as u64).to_be_bytes());
+        question[..8].copy_from_slice(&due_ns.to_be_bytes());
         write_all(&mut client, &question).context("ask")?;
-        due += interval;
+        due_ns += interval.as_nanos() as u64;
     }
     // The answerer ends when it has answered everything, and closes.
     client.shutdown(std::net::Shutdown::Write)?;
@@ -222,7 +226,7 @@ fn answer(mut server: TcpStream, answer_bytes: usize) -> Result<()> {
 
 fn wait_for_answers(
     mut client: TcpStream,
-    epoch: Instant,
+    epoch_ns: u64,
     answer_bytes: usize,
     times_ns: &Mutex<Vec<u64>>,
 ) -> Result<()> {
@@ -230,7 +234,7 @@ fn wait_for_answers(
     while read_all(&mut client, &mut text)? {
         let mut due = [0; 8];
         due.copy_from_slice(&text[..8]);
-        let time = (epoch.elapsed().as_nanos() as u64).saturating_sub(u64::from_be_bytes(due));
+        let time = (now_ns() - epoch_ns).saturating_sub(u64::from_be_bytes(due));
         times_ns
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
