@@ -58,6 +58,11 @@ impl JsonFile {
         write().with_context(|| format!("cannot write the figures to {}", self.path.display()))
     }
 
+    /// The name of a file beside it, with another extension; none beside a device or pipe.
+    pub fn beside(&self, extension: &str) -> Option<PathBuf> {
+        (!self.is_special).then(|| self.path.with_extension(extension))
+    }
+
     fn check(&self) -> std::io::Result<()> {
         if self.is_special {
             return Ok(());
@@ -100,6 +105,8 @@ mod tests {
 
         assert_eq!(fs::read_to_string(&path).unwrap(), "[\n  1,\n  2\n]\n");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing aside");
+        let picture = file.beside("qos.svg").unwrap();
+        assert_eq!(picture.file_name().unwrap(), "figures.qos.svg");
     }
 
     #[test]
@@ -107,5 +114,6 @@ mod tests {
         let file = JsonFile::checked(Path::new("/dev/null")).unwrap();
         file.write(&0).unwrap();
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
+        assert_eq!(file.beside("svg"), None);
     }
 }

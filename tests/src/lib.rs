@@ -2,6 +2,7 @@
 
 pub mod arguments;
 pub mod bench;
+pub mod chart;
 pub mod child;
 pub mod debian;
 pub mod demo;

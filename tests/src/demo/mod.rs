@@ -3,6 +3,7 @@
 mod cost;
 pub mod kafka;
 pub mod matrix;
+mod qos;
 mod report;
 mod screen;
 pub mod survival;
@@ -135,7 +136,9 @@ fn play_in(lab: &Lab, args: &DemoArgs, screen: &Screen, report: &mut Report) -> 
             stretched.stop()?;
         }
     }
-    Ok(())
+    report.keep()?;
+    let picture = report.file.as_ref().and_then(|it| it.beside("qos.svg"));
+    qos::play(lab, screen, report, picture)
 }
 
 fn stretch_kafka(

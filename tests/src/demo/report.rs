@@ -1,5 +1,7 @@
 //! The figures of a demo, as people and programs read them.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use serde::Serialize;
 
@@ -40,6 +42,17 @@ pub struct Report {
     pub tcp_bytes_verified_over_agent_kill: Option<u64>,
     pub kafka_records_acked_over_agent_kill: Option<u64>,
     pub kafka_records_lost_over_agent_kill: Option<u64>,
+    pub qos_link_bps: Option<u64>,
+    /// What keeps packets to their time on this kernel.
+    pub qos_backend: Option<String>,
+    pub qos_client_p99_ms_idle: Option<f64>,
+    pub qos_client_p99_ms_without: Option<f64>,
+    pub qos_client_p99_ms_with: Option<f64>,
+    /// Of what the full link adds to the answers' time, the part that the shaper takes away.
+    pub qos_client_p99_spared_ratio: Option<f64>,
+    pub qos_replication_guarantee_ratio_without: Option<f64>,
+    pub qos_replication_guarantee_ratio: Option<f64>,
+    pub qos_picture: Option<PathBuf>,
     pub skipped: Vec<String>,
     /// What went wrong, one sentence each; empty when everything held.
     pub faults: Vec<String>,
@@ -47,61 +60,22 @@ pub struct Report {
 }
 
 /// A figure's name and value, whether a value holds, and what was expected in words.
-type Promise = (&'static str, Option<u64>, fn(u64) -> bool, &'static str);
+type Promise = (&'static str, Option<f64>, fn(f64) -> bool, &'static str);
 
 /// Records that the first Kafka act must see acknowledged.
 pub(super) const KAFKA_RECORDS: u64 = 20_000;
+
+/// What a class gets at least, of what it is guaranteed.
+const GUARANTEE_RATIO_MIN: f64 = 0.95;
+/// Wide: a machine that does something else besides answers late without any link.
+const SPARED_RATIO_MIN: f64 = 0.75;
 
 impl Report {
     /// Adds a sentence for every figure that is not as promised. Figures of skipped acts are not
     /// judged, nor those that are missing because of a fault that is named already.
     pub fn judge(&mut self) {
         let broke_off = !self.faults.is_empty();
-        let promises: [Promise; 8] = [
-            (
-                "kafka_records_acked",
-                self.kafka_records_acked,
-                |n| n >= KAFKA_RECORDS,
-                "20000 or more",
-            ),
-            (
-                "kafka_records_lost",
-                self.kafka_records_lost,
-                |n| n == 0,
-                "0",
-            ),
-            (
-                "kafka_records_corrupt",
-                self.kafka_records_corrupt,
-                |n| n == 0,
-                "0",
-            ),
-            (
-                "denied_cells_wrong",
-                self.denied_cells_wrong.map(|n| n as u64),
-                |n| n == 0,
-                "0",
-            ),
-            (
-                "allowed_cells_wrong",
-                self.allowed_cells_wrong.map(|n| n as u64),
-                |n| n == 0,
-                "0",
-            ),
-            (
-                "packets_lost_over_agent_kill",
-                self.packets_lost_over_agent_kill,
-                |n| n == 0,
-                "0",
-            ),
-            ("connections_reset", self.connections_reset, |n| n == 0, "0"),
-            (
-                "kafka_records_lost_over_agent_kill",
-                self.kafka_records_lost_over_agent_kill,
-                |n| n == 0,
-                "0",
-            ),
-        ];
+        let promises = self.promises();
         let without_kafka = self.skipped.iter().any(|act| act == "kafka");
         for (name, figure, holds, expected) in promises {
             match figure {
@@ -114,6 +88,56 @@ impl Report {
                 None => self.faults.push(format!("{name} was not measured")),
             }
         }
+    }
+
+    fn promises(&self) -> [Promise; 10] {
+        let count = |figure: Option<u64>| figure.map(|it| it as f64);
+        let cells = |figure: Option<usize>| figure.map(|it| it as f64);
+        let none = |name, figure| -> Promise { (name, figure, |it| it == 0.0, "0") };
+        [
+            (
+                "kafka_records_acked",
+                count(self.kafka_records_acked),
+                |it| it >= KAFKA_RECORDS as f64,
+                "20000 or more",
+            ),
+            none("kafka_records_lost", count(self.kafka_records_lost)),
+            none("kafka_records_corrupt", count(self.kafka_records_corrupt)),
+            none("denied_cells_wrong", cells(self.denied_cells_wrong)),
+            none("allowed_cells_wrong", cells(self.allowed_cells_wrong)),
+            none(
+                "packets_lost_over_agent_kill",
+                count(self.packets_lost_over_agent_kill),
+            ),
+            none("connections_reset", count(self.connections_reset)),
+            none(
+                "kafka_records_lost_over_agent_kill",
+                count(self.kafka_records_lost_over_agent_kill),
+            ),
+            (
+                "qos_replication_guarantee_ratio",
+                self.qos_replication_guarantee_ratio,
+                |it| it >= GUARANTEE_RATIO_MIN,
+                "0.95 or more",
+            ),
+            (
+                "qos_client_p99_spared_ratio",
+                self.qos_client_p99_spared_ratio,
+                |it| it >= SPARED_RATIO_MIN,
+                "0.75 or more",
+            ),
+        ]
+    }
+
+    /// Whether the act about a shared link went as promised.
+    pub(super) fn qos_holds(&self) -> bool {
+        let promises = self.promises();
+        let of_qos = promises
+            .iter()
+            .filter(|(name, ..)| name.starts_with("qos_"));
+        of_qos
+            .copied()
+            .all(|(_, figure, holds, _)| figure.is_some_and(holds))
     }
 
     /// 0: everything held; 1: something did not; 3: an act was skipped and the rest held.
@@ -145,6 +169,8 @@ mod tests {
             packets_lost_over_agent_kill: Some(0),
             connections_reset: Some(0),
             kafka_records_lost_over_agent_kill: Some(0),
+            qos_replication_guarantee_ratio: Some(1.3),
+            qos_client_p99_spared_ratio: Some(0.99),
             ..Report::default()
         }
     }
@@ -171,6 +197,20 @@ mod tests {
             ["packets_lost_over_agent_kill is 3, expected 0"]
         );
         assert_eq!(report.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_shaper_that_spares_nothing_fails_and_so_does_a_link_that_nothing_waits_for() {
+        for spared in [0.74, -0.1, f64::NAN] {
+            let mut report = Report {
+                qos_client_p99_spared_ratio: Some(spared),
+                ..good()
+            };
+            assert!(good().qos_holds() && !report.qos_holds());
+            report.judge();
+            let fault = format!("qos_client_p99_spared_ratio is {spared}, expected 0.75 or more");
+            assert_eq!(report.faults, [fault]);
+        }
     }
 
     #[test]

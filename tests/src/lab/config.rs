@@ -48,11 +48,12 @@ const SHOP_RULES: &[RuleSpec] = &[RuleSpec {
     ],
 }];
 
-/// Class name, TCP port, outer DSCP; the class number on the wire is the position + 1.
-const KAFKA_CLASSES: &[(&str, &str, u8)] = &[
-    ("control", "9090", 48),
-    ("replication", "9091", 10),
-    ("client", "9092", 18),
+/// Class name, TCP ports, outer DSCP; the class number on the wire is the position + 1. Loads that stand for
+/// Kafka's have ports of their own (7002, 7003) for when Kafka is there.
+const KAFKA_CLASSES: &[(&str, &[&str], u8)] = &[
+    ("control", &["9090"], 48),
+    ("replication", &["9091", "7002"], 10),
+    ("client", &["9092", "7003"], 18),
 ];
 
 /// The YAML documents of one node: its Node and every Slice.
@@ -129,12 +130,15 @@ fn slice_document(slice: &SliceSpec) -> SliceDocument {
     };
     let classes: Vec<Class> = classes
         .iter()
-        .map(|&(name, port, dscp)| Class {
+        .map(|&(name, ports, dscp)| Class {
             name,
-            matches: vec![Port {
-                protocol: "TCP",
-                port: Some(port),
-            }],
+            matches: ports
+                .iter()
+                .map(|port| Port {
+                    protocol: "TCP",
+                    port: Some(port),
+                })
+                .collect(),
             dscp,
         })
         .collect();

@@ -135,11 +135,18 @@ fn read(mut stream: TcpStream, received: &AtomicU64) -> Result<()> {
     }
 }
 
-/// Questions that are asked on schedule; see [`ExchangeSpec`]. An answer's time counts from when its question
-/// was due, so that waiting for one answer does not hide how long the next takes.
+/// When a question was due, on the clock of [`now_ns`], and how long after that its answer was there: so that
+/// waiting for one answer does not hide how long the next takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub due_ns: u64,
+    pub took_ns: u64,
+}
+
+/// Questions that are asked on schedule; see [`ExchangeSpec`].
 #[derive(Debug)]
 pub struct Exchanges {
-    times_ns: Arc<Mutex<Vec<u64>>>,
+    answers: Arc<Mutex<Vec<Answer>>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<()>>>,
 }
@@ -151,20 +158,19 @@ impl Exchanges {
     pub fn start(answerer: &Place, asker: &Place, spec: ExchangeSpec) -> Result<Self> {
         let listener = listen(answerer, spec.port)?;
         let [server, client] = connection(&listener, answerer, asker, spec.port)?;
-        let (stop, times_ns) = (
+        let (stop, answers) = (
             Arc::<AtomicBool>::default(),
-            Arc::<Mutex<Vec<u64>>>::default(),
+            Arc::<Mutex<Vec<Answer>>>::default(),
         );
-        let epoch_ns = now_ns();
-        let (asking, answers) = (client.try_clone()?, times_ns.clone());
+        let (asking, came) = (client.try_clone()?, answers.clone());
         let told = stop.clone();
         let threads = vec![
             thread::spawn(move || answer(server, spec.answer_bytes)),
-            thread::spawn(move || ask(asking, epoch_ns, spec.interval, &told)),
-            thread::spawn(move || wait_for_answers(client, epoch_ns, spec.answer_bytes, &answers)),
+            thread::spawn(move || ask(asking, spec.interval, &told)),
+            thread::spawn(move || wait_for_answers(client, spec.answer_bytes, &came)),
         ];
         let exchanges = Self {
-            times_ns,
+            answers,
             stop,
             threads,
         };
@@ -173,36 +179,26 @@ impl Exchanges {
         Ok(exchanges)
     }
 
-    pub fn count(&self) -> usize {
-        self.times_ns
+    fn count(&self) -> usize {
+        self.answers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .len()
     }
 
-    /// Forgets what was measured so far.
-    pub fn restart(&self) {
-        self.times_ns
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-    }
-
-    /// Waits for the answers to all that was asked. Returns the times of those since the restart, sorted.
-    pub fn stop(self) -> Result<Vec<u64>> {
+    /// Waits for the answers to all that was asked, and returns them.
+    pub fn stop(self) -> Result<Vec<Answer>> {
         self.stop.store(true, Ordering::Relaxed);
         self.threads.into_iter().try_for_each(joined)?;
-        let mut times =
-            std::mem::take(&mut *self.times_ns.lock().unwrap_or_else(PoisonError::into_inner));
-        times.sort_unstable();
-        Ok(times)
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::take(&mut *answers))
     }
 }
 
-fn ask(mut client: TcpStream, epoch_ns: u64, interval: Duration, stop: &AtomicBool) -> Result<()> {
-    let mut due_ns = 0;
+fn ask(mut client: TcpStream, interval: Duration, stop: &AtomicBool) -> Result<()> {
+    let mut due_ns = now_ns();
     while !stop.load(Ordering::Relaxed) {
-        sleep_until_ns(epoch_ns + due_ns);
+        sleep_until_ns(due_ns);
         let mut question = [0; QUESTION_BYTES];
         question[..8].copy_from_slice(&due_ns.to_be_bytes());
         write_all(&mut client, &question).context("ask")?;
@@ -226,19 +222,19 @@ fn answer(mut server: TcpStream, answer_bytes: usize) -> Result<()> {
 
 fn wait_for_answers(
     mut client: TcpStream,
-    epoch_ns: u64,
     answer_bytes: usize,
-    times_ns: &Mutex<Vec<u64>>,
+    answers: &Mutex<Vec<Answer>>,
 ) -> Result<()> {
     let mut text = vec![0; answer_bytes.max(8)];
     while read_all(&mut client, &mut text)? {
         let mut due = [0; 8];
         due.copy_from_slice(&text[..8]);
-        let time = (now_ns() - epoch_ns).saturating_sub(u64::from_be_bytes(due));
-        times_ns
+        let due_ns = u64::from_be_bytes(due);
+        let took_ns = now_ns().saturating_sub(due_ns);
+        answers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(time);
+            .push(Answer { due_ns, took_ns });
     }
     Ok(())
 }

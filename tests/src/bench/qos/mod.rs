@@ -4,6 +4,7 @@
 //! Three clusters of the lab, a real agent on each node; the link from east to west delays and counts, and
 //! has no limit of its own, so that whatever the shaper lets through too much is seen.
 
+pub mod course;
 pub mod load;
 pub mod report;
 pub mod scene;

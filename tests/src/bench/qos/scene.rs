@@ -1,15 +1,16 @@
 //! The lab with slice `kafka` under a profile, and what happens on its link from east to west.
 
-use std::collections::VecDeque;
+use std::borrow::Borrow;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize as _;
 use serde_yaml_ng::Value;
 
-use super::load::{ExchangeSpec, Exchanges, StreamSpec, Streams};
+use super::course::{Course, Running, SAMPLE_INTERVAL};
+use super::load::{ExchangeSpec, StreamSpec};
 use crate::child::poll_until;
 use crate::lab::inventory::{NODES, cluster_index};
 use crate::lab::observe::drops::{parse_protocols, tables};
@@ -20,10 +21,8 @@ use crate::relay::Settings;
 const ONE_WAY_DELAY: Duration = Duration::from_millis(5);
 /// Ethernet's part of each packet on the link, gaps included.
 const ETHERNET_BYTES: u64 = 38;
-const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
-/// Samples that make a second.
-const WINDOW: usize = 10;
-const RELOAD_LIMIT: Duration = Duration::from_secs(30);
+/// How long agents may take over a profile.
+pub const RELOAD_LIMIT: Duration = Duration::from_secs(30);
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// What slice `kafka` may send.
@@ -49,14 +48,16 @@ pub struct Observed {
     pub reordered: u64,
     /// How late the lab's own link was, at the worst.
     pub relay_late_us_max: u64,
+    /// All of it, the warm-up too.
+    pub course: Course,
 }
 
-/// The lab, with agents.
+/// The lab, with agents: an own one, or one that is up.
 #[derive(Debug)]
-pub struct Scene {
-    lab: Lab,
-    data: Place,
-    fetcher: Place,
+pub struct Scene<L: Borrow<Lab> = Lab> {
+    lab: L,
+    pub data: Place,
+    pub fetcher: Place,
     direction: [usize; 2],
 }
 
@@ -68,13 +69,25 @@ impl Scene {
             ..options
         })?;
         lab.start_agents(agent)?;
+        Self::in_lab(lab)
+    }
+}
+
+impl<L: Borrow<Lab>> Scene<L> {
+    /// In a lab whose agents run.
+    pub fn in_lab(lab: L) -> Result<Self> {
         let index = |cluster| cluster_index(cluster).with_context(|| format!("no {cluster}"));
+        let place = |pod| lab.borrow().pod(pod)?.place();
         Ok(Self {
-            data: lab.pod("kafka-0")?.place()?,
-            fetcher: lab.pod("kafka-1")?.place()?,
+            data: place("kafka-0")?,
+            fetcher: place("kafka-1")?,
             direction: [index("east")?, index("west")?],
             lab,
         })
+    }
+
+    fn lab(&self) -> &Lab {
+        self.lab.borrow()
     }
 
     /// A link that carries so much at most, with a queue of a tenth of a second; `None`: all that comes.
@@ -86,43 +99,57 @@ impl Scene {
                 uplink.queue_bytes = rate_bps / 8 / 10;
             }
         }
-        self.lab.set_wan(&Wan::relay(settings))
+        self.lab().set_wan(&Wan::relay(settings))
     }
 
     /// Has every agent take the profile over; `None`: nothing is shaped.
     pub fn set_profile(&self, profile: Option<Profile>) -> Result<()> {
+        self.write_profile(profile)?;
+        let taken = poll_until(RELOAD_LIMIT, || Ok(self.has_taken(profile)?.then_some(())))?;
+        taken.ok_or_else(|| self.not_taken())
+    }
+
+    /// Why a profile that was written is not in force, as far as an agent says.
+    pub fn not_taken(&self) -> anyhow::Error {
+        let log = NODES
+            .first()
+            .and_then(|node| self.lab().node(node.name).ok());
+        let log = log.and_then(|node| std::fs::read_to_string(node.log).ok());
+        let lines: Vec<_> = log
+            .iter()
+            .flat_map(|text| text.lines().rev().take(5))
+            .collect();
+        anyhow!("the agents did not take the profile over, the last that one says: {lines:#?}")
+    }
+
+    /// Writes the profile into every agent's configuration.
+    pub fn write_profile(&self, profile: Option<Profile>) -> Result<()> {
         for node in &NODES {
-            let file = self.lab.node(node.name)?.config;
+            let file = self.lab().node(node.name)?.config;
             let text = std::fs::read_to_string(&file)?;
             let whole = shaped(&text, profile)?;
             if whole == text {
-                return Ok(());
+                continue;
             }
             let beside = file.with_extension("new");
             std::fs::write(&beside, whole)?;
             std::fs::rename(&beside, &file)?;
         }
-        let taken = poll_until(RELOAD_LIMIT, || {
-            let wanted: Vec<f64> = match profile {
-                Some(profile) => vec![profile.ceiling_bps as f64 / 8.0; NODES.len()],
-                None => Vec::new(),
-            };
-            Ok((self.ceilings()? == wanted).then_some(()))
-        })?;
-        taken.with_context(|| {
-            let log = NODES.first().and_then(|node| self.lab.node(node.name).ok());
-            let log = log.and_then(|node| std::fs::read_to_string(node.log).ok());
-            let lines: Vec<_> = log
-                .iter()
-                .flat_map(|text| text.lines().rev().take(5))
-                .collect();
-            format!("the agents did not take the profile over, the last that one says: {lines:#?}")
-        })
+        Ok(())
+    }
+
+    /// Whether every agent has the profile in force.
+    pub fn has_taken(&self, profile: Option<Profile>) -> Result<bool> {
+        let wanted = match profile {
+            Some(profile) => vec![profile.ceiling_bps as f64 / 8.0; NODES.len()],
+            None => Vec::new(),
+        };
+        Ok(self.ceilings()? == wanted)
     }
 
     /// Those in force, in bytes a second.
     fn ceilings(&self) -> Result<Vec<f64>> {
-        let counters = self.lab.counters()?;
+        let counters = self.lab().counters()?;
         let all = counters.iter();
         let of_ceiling = all.filter(|(it, _)| it.name == "sliceplane_ceiling_bytes_per_second");
         Ok(of_ceiling.map(|(_, value)| value).collect())
@@ -130,7 +157,7 @@ impl Scene {
 
     /// What keeps packets to their time on the first node, as its agent says.
     pub fn backend(&self) -> Result<String> {
-        let counters = self.lab.counters()?;
+        let counters = self.lab().counters()?;
         let mut all = counters.iter();
         let info = all.find(|(it, _)| it.name == "sliceplane_shaper_info");
         let (info, _) = info.context("nothing is shaped")?;
@@ -146,58 +173,33 @@ impl Scene {
         [warm_up, length]: [Duration; 2],
     ) -> Result<Observed> {
         self.wait_until_idle()?;
-        let relay_before = self.lab.relay()?.stats()?.uptime_ms;
+        let relay_before = self.lab().relay()?.stats()?.uptime_ms;
         let reordered_before = self.reordered()?;
-        let asking = exchanges
-            .iter()
-            .map(|spec| Exchanges::start(&self.data, &self.fetcher, *spec))
-            .collect::<Result<Vec<_>>>()?;
-        let mut meter = Meter::new(self.wire_bytes()?);
-        let running = streams
-            .iter()
-            .map(|spec| Streams::start(&self.data, &self.fetcher, *spec))
-            .collect::<Result<Vec<_>>>()?;
-        self.sample(&mut meter, warm_up)?;
-        asking.iter().for_each(Exchanges::restart);
-        let streams_before: Vec<u64> = running.iter().map(Streams::wire_bytes).collect();
-        let (began, bytes_before) = (Instant::now(), meter.last_bytes);
-        self.sample(&mut meter, length)?;
-        let seconds = began.elapsed().as_secs_f64();
-        let rate = |(now, before): (u64, u64)| (now - before) as f64 * 8.0 / seconds;
-        let streams_after: Vec<u64> = running.iter().map(Streams::wire_bytes).collect();
-        let observed = Observed {
-            wire_bps: rate((meter.last_bytes, bytes_before)),
-            streams_bps: streams_after
-                .into_iter()
-                .zip(streams_before)
-                .map(rate)
+        let mut running = Running::start(self, exchanges)?;
+        running.add(streams)?;
+        running.watch(warm_up)?;
+        let span_ns = running.watch(length)?;
+        let course = running.stop()?;
+        let relay = self.lab().relay()?.stats()?;
+        Ok(Observed {
+            wire_bps: course.wire_bps(&span_ns),
+            streams_bps: (0..streams.len())
+                .map(|stream| course.stream_bps(stream, &span_ns))
                 .collect(),
-            times_ns: asking
-                .into_iter()
-                .map(Exchanges::stop)
-                .collect::<Result<_>>()?,
-            wire_bps_max_1s: meter.max_bps,
+            times_ns: (0..exchanges.len())
+                .map(|exchange| course.times_ns(exchange, &span_ns))
+                .collect(),
+            wire_bps_max_1s: course.wire_bps_max_1s(),
             reordered: self.reordered()? - reordered_before,
-            relay_late_us_max: self.lab.relay()?.stats()?.worst_lateness_us(relay_before).0,
-        };
-        running.into_iter().try_for_each(Streams::stop)?;
-        Ok(observed)
-    }
-
-    fn sample(&self, meter: &mut Meter, length: Duration) -> Result<()> {
-        let began = Instant::now();
-        while began.elapsed() < length {
-            crate::bench::stop_if_told()?;
-            thread::sleep(SAMPLE_INTERVAL);
-            meter.note(Instant::now(), self.wire_bytes()?);
-        }
-        Ok(())
+            relay_late_us_max: relay.worst_lateness_us(relay_before).0,
+            course,
+        })
     }
 
     /// What the link carried from east to west since it exists.
-    fn wire_bytes(&self) -> Result<u64> {
+    pub(super) fn wire_bytes(&self) -> Result<u64> {
         let [from, to] = self.direction;
-        let stats = self.lab.relay()?.stats()?;
+        let stats = self.lab().relay()?.stats()?;
         let direction = stats.directions[from][to];
         Ok(direction.bytes_out + ETHERNET_BYTES * direction.packets_out)
     }
@@ -232,36 +234,6 @@ impl Scene {
             "the kernel does not count what was overtaken"
         );
         Ok(counts.iter().sum())
-    }
-}
-
-/// The link's bytes, second by second, at every tenth of one.
-#[derive(Debug)]
-struct Meter {
-    samples: VecDeque<(Instant, u64)>,
-    last_bytes: u64,
-    max_bps: f64,
-}
-
-impl Meter {
-    fn new(bytes: u64) -> Self {
-        Self {
-            samples: VecDeque::from([(Instant::now(), bytes)]),
-            last_bytes: bytes,
-            max_bps: 0.0,
-        }
-    }
-
-    fn note(&mut self, at: Instant, bytes: u64) {
-        self.samples.push_back((at, bytes));
-        self.last_bytes = bytes;
-        while self.samples.len() > WINDOW + 1 {
-            self.samples.pop_front();
-        }
-        if let (true, Some((began, before))) = (self.samples.len() > WINDOW, self.samples.front()) {
-            let seconds = at.duration_since(*began).as_secs_f64();
-            self.max_bps = self.max_bps.max((bytes - before) as f64 * 8.0 / seconds);
-        }
     }
 }
 
@@ -347,25 +319,5 @@ mod tests {
         let without = shaped(&with, None).unwrap();
         assert_eq!(without, shaped(&text, None).unwrap());
         assert!(!without.contains("uplinks") && !without.contains("guaranteePercent"));
-    }
-
-    #[test]
-    fn the_meter_sees_the_busiest_second() {
-        let start = Instant::now();
-        let mut meter = Meter::new(0);
-        let mut bytes = 0;
-        for tenth in 1..=40u32 {
-            bytes += if (15..25).contains(&tenth) {
-                2500
-            } else {
-                1250
-            };
-            meter.note(start + tenth * SAMPLE_INTERVAL, bytes);
-        }
-        assert!(
-            (meter.max_bps - 200_000.0).abs() < 2000.0,
-            "{}",
-            meter.max_bps
-        );
     }
 }
