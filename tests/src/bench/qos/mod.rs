@@ -9,6 +9,7 @@ pub mod load;
 pub mod report;
 pub mod scene;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::arguments::QosArgs;
 use crate::json_file::JsonFile;
 use crate::lab::LabOptions;
 use load::{ExchangeSpec, StreamSpec};
-use report::{Figures, Limits, Report, Scenario};
+use report::{Backend, Figures, Limits, Measured, Report, Scenario};
 use scene::{Observed, Profile, Scene};
 
 const REPLICATION: u16 = 9091;
@@ -149,19 +150,33 @@ pub fn measure(args: &QosArgs) -> Result<Report> {
         lock_wait: args.wait,
         ..LabOptions::default()
     };
-    let mut bench = Bench {
-        scene: Scene::build(&agent, options)?,
-        length: Duration::from_secs(args.seconds),
-        report: &mut report,
-    };
-    match bench.figures() {
-        Ok((backend, figures)) => match backend.as_str() {
-            "edt" => bench.report.edt = Some(figures),
-            _ => bench.report.vq = Some(figures),
-        },
-        Err(error) => bench.report.faults.push(format!("{error:#}")),
+    let scene = Scene::build(&agent, options)?;
+    scene.set_profile(Some(PROFILE))?;
+    let backend = scene.backend()?;
+    let backend = Backend::of_name(&backend)
+        .with_context(|| format!("the agents name a backend {backend}"))?;
+    for other in Backend::ALL.into_iter().filter(|it| *it != backend) {
+        let why = format!("the agents of this host chose {backend}");
+        report.absent.insert(other, why);
     }
-    drop(bench);
+    let mut bench = Bench {
+        scene: &scene,
+        length: Duration::from_secs(args.seconds),
+        backend,
+        scenarios: BTreeMap::new(),
+        faults: Vec::new(),
+    };
+    let figures = bench.figures();
+    report.faults.append(&mut bench.faults);
+    match figures {
+        Ok(figures) => {
+            let scenarios = bench.scenarios;
+            let measured = Measured { figures, scenarios };
+            report.backends.insert(backend, measured);
+        }
+        Err(error) => report.faults.push(format!("{backend}: {error:#}")),
+    }
+    drop(scene);
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
 }
@@ -184,31 +199,29 @@ pub fn with_and_without(agent: &Path, options: LabOptions) -> Result<[Scenario; 
     Ok([with, without])
 }
 
+/// One backend's part of a run.
 struct Bench<'a> {
-    scene: Scene,
+    scene: &'a Scene,
     length: Duration,
-    report: &'a mut Report,
+    backend: Backend,
+    scenarios: BTreeMap<String, Scenario>,
+    /// What makes figures void, one sentence each.
+    faults: Vec<String>,
 }
 
 impl Bench<'_> {
-    fn figures(&mut self) -> Result<(String, Figures)> {
+    fn figures(&mut self) -> Result<Figures> {
         self.scene.set_profile(Some(PROFILE))?;
-        let backend = self.scene.backend()?;
-        let limits = match backend.as_str() {
-            "edt" => Limits::EDT,
-            _ => Limits::VQ,
-        };
         for plan in plans() {
             self.play(&plan)?;
         }
-        let reordered: u64 = self.report.scenarios.values().map(|it| it.reordered).sum();
-        let ceiling = self.report.ceiling_bps as f64;
-        let fastest = self.report.scenarios.values().map(|it| it.wire_bps_max_1s);
+        let reordered: u64 = self.scenarios.values().map(|it| it.reordered).sum();
+        let ceiling = PROFILE.ceiling_bps as f64;
+        let fastest = self.scenarios.values().map(|it| it.wire_bps_max_1s);
         let ceiling_ratio = fastest.fold(0.0, f64::max) / ceiling;
-        let controls_failed_as_they_should = self.controls(&limits)?;
+        let controls_failed_as_they_should = self.controls(&Limits::of(self.backend))?;
         let of = |name: &str| {
-            self.report
-                .scenarios
+            self.scenarios
                 .get(name)
                 .with_context(|| format!("no {name}"))
         };
@@ -227,7 +240,7 @@ impl Bench<'_> {
         let (answers, saturated) = (of("s4_client_answers")?, of("s5_both_saturated")?);
         let catch_up = of("in_sync_and_catch_up")?;
         let own_class = |class: usize| saturated.p99_ms[class] - idle.p99_ms[class];
-        let figures = Figures {
+        Ok(Figures {
             ceiling_ratio_max_1s: ceiling_ratio,
             guarantee_ratio_min: replication("s3_1_against_16")?
                 .min(replication("s3_1_against_64")?)
@@ -240,8 +253,7 @@ impl Bench<'_> {
             catchup_share_of_rest: catch_up.streams_bps[0] / (ceiling - in_sync.wire_bps),
             reordered_by_shaper: reordered as i64 - of("control_no_shaper")?.reordered as i64,
             controls_failed_as_they_should,
-        };
-        Ok((backend, figures))
+        })
     }
 
     /// What must miss its limit, or the measurement sees nothing: no shaper on a link without a limit, none on
@@ -260,7 +272,7 @@ impl Bench<'_> {
         self.scene.set_link(Some(PROFILE.ceiling_bps))?;
         let queued = self.play(&plan("control_link_alone", &load, &[small(CLIENT)]))?;
         self.scene.set_link(None)?;
-        let idle = &self.report.scenarios["idle"];
+        let idle = &self.scenarios["idle"];
         let added_ms = queued.p99_ms[0] - idle.p99_ms[0];
         Ok(split.wire_bps / ceiling < limits.work_conservation_min
             && unshaped.wire_bps_max_1s / ceiling > limits.ceiling_ratio_max
@@ -268,7 +280,7 @@ impl Bench<'_> {
     }
 
     fn play(&mut self, plan: &Plan) -> Result<Scenario> {
-        eprintln!("bench: {}", plan.name);
+        eprintln!("bench: {}: {}", self.backend, plan.name);
         let observed: Observed = self
             .scene
             .observe(&plan.streams, &plan.exchanges, [WARM_UP, self.length])
@@ -277,12 +289,13 @@ impl Bench<'_> {
         let is_control = plan.name.starts_with(CONTROL);
         let is_timed = !plan.exchanges.is_empty() && !is_control;
         if is_timed && scenario.relay_late_us_max > LATE_US_MAX {
-            self.report.faults.push(format!(
+            self.faults.push(format!(
                 "{}: the lab's link was {} us late: somebody else uses the machine",
                 plan.name, scenario.relay_late_us_max
             ));
         }
-        self.report.scenarios.insert(plan.name, scenario.clone());
+        self.scenarios
+            .insert(plan.name.to_owned(), scenario.clone());
         Ok(scenario)
     }
 }

@@ -1,20 +1,52 @@
 //! The figures of a run, and what they are promised to be.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::report::Machine;
 use super::scene::Observed;
 
-/// Everything that a run found out. Of the backends there is one with figures: what this kernel can do.
+/// What keeps packets to their time, as agents name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// Packets wait for their departure in `fq`.
+    Edt,
+    /// Packets leave at once, and are dropped where they would have waited too long.
+    Vq,
+}
+
+impl Backend {
+    pub const ALL: [Self; 2] = [Self::Edt, Self::Vq];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Edt => "edt",
+            Self::Vq => "vq",
+        }
+    }
+
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == name)
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Everything that a run found out.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// Packets leave at once, and are dropped where they would have waited too long.
-    pub vq: Option<Figures>,
-    /// Packets wait for their departure in `fq`.
-    pub edt: Option<Figures>,
-    pub scenarios: BTreeMap<&'static str, Scenario>,
+    /// An object for each that was measured.
+    #[serde(flatten)]
+    pub backends: BTreeMap<Backend, Measured>,
+    /// Why a backend was not measured.
+    pub absent: BTreeMap<Backend, String>,
     /// What makes figures void, one sentence each.
     pub faults: Vec<String>,
     pub ceiling_bps: u64,
@@ -22,8 +54,16 @@ pub struct Report {
     pub seconds: f64,
 }
 
+/// What was found out about one backend.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Measured {
+    #[serde(flatten)]
+    pub figures: Figures,
+    pub scenarios: BTreeMap<String, Scenario>,
+}
+
 /// The figures of one backend. Units are in the names.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Figures {
     pub ceiling_ratio_max_1s: f64,
     pub guarantee_ratio_min: f64,
@@ -39,7 +79,7 @@ pub struct Figures {
 }
 
 /// What one scenario did.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Scenario {
     pub wire_bps: f64,
     pub wire_bps_max_1s: f64,
@@ -103,6 +143,13 @@ impl Limits {
         client_p99_added_ms_max: 2.0,
         own_class_p99_added_ms_max: 5.0,
     };
+
+    pub const fn of(backend: Backend) -> Self {
+        match backend {
+            Backend::Edt => Self::EDT,
+            Backend::Vq => Self::VQ,
+        }
+    }
 }
 
 const INSYNC_P99_RATIO_MAX: f64 = 1.2;
@@ -173,58 +220,66 @@ impl Figures {
 
 impl Report {
     pub fn missed(&self) -> Vec<String> {
-        let backends = [
-            ("vq", &self.vq, Limits::VQ),
-            ("edt", &self.edt, Limits::EDT),
-        ];
-        let missed = backends.into_iter().flat_map(|(name, figures, limits)| {
-            let missed = figures.iter().flat_map(move |it| it.missed(&limits));
-            missed.map(move |it| format!("{name}: {it}"))
+        let missed = self.backends.iter().flat_map(|(backend, measured)| {
+            let missed = measured.figures.missed(&Limits::of(*backend));
+            missed.into_iter().map(move |it| format!("{backend}: {it}"))
         });
         missed.collect()
     }
 
-    /// 0 when every limit is met, 1 when one is missed or a figure is void.
+    /// 0 when every limit is met, 1 when one is missed, a figure is void, or nothing was measured.
     pub fn exit_code(&self) -> u8 {
-        u8::from(!self.faults.is_empty() || !self.missed().is_empty())
+        let is_void = self.backends.is_empty() || !self.faults.is_empty();
+        u8::from(is_void || !self.missed().is_empty())
     }
 
     pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!(
-            "{:<24} {:>9} {:>9}  {:<26} {:<22} {:>6}",
-            "scenario", "Mbit/s", "max 1 s", "streams Mbit/s", "p50 / p99 ms", "late"
-        )];
-        for (name, it) in &self.scenarios {
-            let streams: Vec<String> = it
-                .streams_bps
-                .iter()
-                .map(|bps| format!("{:.2}", bps / 1e6))
-                .collect();
-            let times: Vec<String> = it
-                .p50_ms
-                .iter()
-                .zip(&it.p99_ms)
-                .map(|(p50, p99)| format!("{p50:.2} / {p99:.2}"))
-                .collect();
-            lines.push(format!(
-                "{name:<24} {:>9.2} {:>9.2}  {:<26} {:<22} {:>6}",
-                it.wire_bps / 1e6,
-                it.wire_bps_max_1s / 1e6,
-                streams.join(", "),
-                times.join(", "),
-                it.relay_late_us_max,
-            ));
-        }
-        for (name, figures) in [("vq", &self.vq), ("edt", &self.edt)] {
-            lines.extend(
-                figures
-                    .iter()
-                    .map(|figures| format!("{name}: {figures:#?}")),
-            );
+        let mut lines = Vec::new();
+        for (backend, measured) in &self.backends {
+            lines.extend(measured.lines(*backend));
         }
         lines.extend(self.missed().into_iter().map(|it| format!("MISSED: {it}")));
         lines.extend(self.faults.iter().map(|it| format!("VOID: {it}")));
+        let absent = self.absent.iter();
+        lines.extend(absent.map(|(backend, why)| format!("NOT MEASURED: {backend}: {why}")));
         lines
+    }
+}
+
+impl Measured {
+    fn lines(&self, backend: Backend) -> Vec<String> {
+        let mut lines = vec![format!(
+            "{:<24} {:>9} {:>9}  {:<26} {:<22} {:>6}",
+            backend.name(),
+            "Mbit/s",
+            "max 1 s",
+            "streams Mbit/s",
+            "p50 / p99 ms",
+            "late"
+        )];
+        let scenarios = self.scenarios.iter();
+        lines.extend(scenarios.map(|(name, scenario)| scenario.line(name)));
+        lines.push(format!("{backend}: {:#?}", self.figures));
+        lines
+    }
+}
+
+impl Scenario {
+    fn line(&self, name: &str) -> String {
+        let streams = self.streams_bps.iter();
+        let streams: Vec<String> = streams.map(|bps| format!("{:.2}", bps / 1e6)).collect();
+        let times = self.p50_ms.iter().zip(&self.p99_ms);
+        let times: Vec<String> = times
+            .map(|(p50, p99)| format!("{p50:.2} / {p99:.2}"))
+            .collect();
+        format!(
+            "{name:<24} {:>9.2} {:>9.2}  {:<26} {:<22} {:>6}",
+            self.wire_bps / 1e6,
+            self.wire_bps_max_1s / 1e6,
+            streams.join(", "),
+            times.join(", "),
+            self.relay_late_us_max,
+        )
     }
 }
 
