@@ -25,6 +25,8 @@ pub enum Command {
     /// Prints what `agent` would change on this host, and changes nothing. Exit code 3 when a pod is
     /// not served because its interface is missing.
     Plan(PlanArguments),
+    /// Prints how the agent of this host is, and how much slices use of what they may send.
+    Status(StatusArguments),
     /// Removes every program, map, device, rule and route of ours from this host.
     Uninstall(UninstallArguments),
     /// Prints a reference page in Markdown.
@@ -67,6 +69,13 @@ pub struct PlanArguments {
     pub bpffs: BpffsArgument,
     #[command(flatten)]
     pub ebpf_object: EbpfObjectArgument,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct StatusArguments {
+    /// Where the agent serves /metrics.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9464")]
+    pub address: SocketAddr,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Args)]

@@ -1,5 +1,6 @@
-//! `/metrics`, `/healthz` and `/readyz`.
+//! `/metrics`, `/status`, `/healthz` and `/readyz`.
 
+mod ask;
 mod connections;
 mod shared_page;
 
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use crate::agent::status::Status;
 use crate::apply::maps::Maps;
 use crate::metrics;
+pub use ask::ask;
 use connections::Limits;
 use shared_page::SharedPage;
 
@@ -67,6 +69,7 @@ pub fn raise_open_files_limit() -> Result<u64> {
 pub async fn serve(listener: TcpListener, status: Status, maps: Maps) {
     let router = Router::new()
         .route("/metrics", get(metrics_page))
+        .route("/status", get(status_page))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .with_state(Shared {
@@ -105,21 +108,19 @@ async fn health(State(shared): State<Shared>) -> Response {
 
 async fn readiness(State(shared): State<Shared>) -> Response {
     let state = shared.status.read();
-    match (state.ready, state.degraded) {
-        (true, None) => "ready\n".into_response(),
-        (true, Some(why)) => format!("ready, but degraded: {why}\n").into_response(),
-        (false, why) => {
-            let why = why.unwrap_or_else(|| match state.config_valid {
-                true => "the configuration is being applied".to_owned(),
-                false => "no valid configuration yet".to_owned(),
-            });
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("not ready: {why}\n"),
-            )
-                .into_response()
-        }
-    }
+    let code = match state.ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (
+        code,
+        format!("{}\n", metrics::status_page::readiness(&state)),
+    )
+        .into_response()
+}
+
+async fn status_page(State(shared): State<Shared>) -> Response {
+    metrics::status_page::page(&shared.status.read()).into_response()
 }
 
 fn failure(why: &str) -> Response {
@@ -134,6 +135,38 @@ fn failure(why: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_asks_for_the_status_gets_it_and_is_told_where_nobody_answers() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bpffs = tempfile::tempdir().unwrap();
+        let maps = Maps::new(crate::apply::pins::Pins::current(bpffs.path()));
+        let server = tokio::spawn(serve(listener, Status::new(Instant::now()), maps));
+        let asked = async |path| tokio::task::spawn_blocking(move || ask(address, path)).await;
+        assert_eq!(
+            asked("/status").await.unwrap().unwrap(),
+            "not ready: no valid configuration yet; configuration 0 in force\n"
+        );
+        let error = asked("/nothing").await.unwrap().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!(
+                "the agent at {address} has no page /nothing (HTTP/1.0 404 Not Found): is it of \
+                 the same version?"
+            )
+        );
+        server.abort();
+        assert!(server.await.unwrap_err().is_cancelled());
+        let error = asked("/status").await.unwrap().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!(
+                "no answer from an agent at {address}: is it running, and was it given another \
+                 --listen?"
+            )
+        );
+    }
 
     #[tokio::test]
     async fn a_port_that_cannot_be_had_is_named_with_the_likely_cause() {

@@ -36,6 +36,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Plan(arguments) => return runtime()?.block_on(print_plan(arguments)),
         Command::Agent(arguments) => run_agent(arguments),
+        Command::Status(arguments) => print(&http::ask(arguments.address, "/status")?),
         Command::Check(arguments) => check(&arguments.config.path),
         Command::Uninstall(arguments) => {
             logging::start(logging::Format::Text, false);

@@ -12,7 +12,7 @@ mod difference;
 mod entries;
 mod handover;
 mod order;
-mod rates;
+pub(crate) mod rates;
 
 use std::collections::BTreeMap;
 use std::fmt;

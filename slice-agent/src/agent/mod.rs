@@ -1,6 +1,7 @@
 //! The run loop: keeps the kernel as the configuration wants it.
 
 pub mod config;
+mod meter;
 mod path_mtu;
 mod prober;
 mod reconcile;
@@ -23,6 +24,7 @@ use crate::apply::netlink::{self, Event};
 use crate::apply::programs::{BpfLog, Mechanism};
 use crate::apply::{Dataplane, pins::Pins};
 use crate::{capability, ebpf_object, http, logging};
+use meter::Meter;
 use prober::Prober;
 use reconcile::Reconciler;
 use schedule::Look;
@@ -70,9 +72,10 @@ pub async fn run(options: Options) -> Result<()> {
     let status = Status::new(Instant::now());
     let maps = Maps::new(pins);
     let prober = Prober::start(maps.clone(), status.clone())?;
+    let meter = Meter::new(maps.clone(), status.clone());
     let server = tokio::spawn(http::serve(listener, status.clone(), maps));
     let reconciler = Reconciler::new(dataplane, &options.config, status, prober);
-    turn(reconciler, events, &mut signals).await;
+    turn(reconciler, meter, events, &mut signals).await;
     server.abort();
     drop(pins_lock);
     drop(lock);
@@ -80,7 +83,12 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-async fn turn(mut reconciler: Reconciler, mut events: Receiver<Event>, signals: &mut Signals) {
+async fn turn(
+    mut reconciler: Reconciler,
+    mut meter: Meter,
+    mut events: Receiver<Event>,
+    signals: &mut Signals,
+) {
     let mut ticks = interval(TURN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -98,7 +106,10 @@ async fn turn(mut reconciler: Reconciler, mut events: Receiver<Event>, signals: 
                 };
                 reconciler.event(look);
             }
-            _ = ticks.tick() => reconciler.turn().await,
+            _ = ticks.tick() => {
+                reconciler.turn().await;
+                meter.turn(Instant::now());
+            }
         }
     }
 }

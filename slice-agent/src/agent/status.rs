@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use slice_common::layout::{ShaperKey, ShaperTerms};
 
 use crate::image::{Names, NodeImage, Program};
+use crate::metrics::usage::Usage;
 
 /// The loop looks after everything several times a second; silent for this long, it hangs.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -33,6 +34,8 @@ pub struct State {
     pub names: Names,
     /// What slices may send by uplinks, as it is in force.
     pub rates: BTreeMap<ShaperKey, ShaperTerms>,
+    /// How much of it was used lately.
+    pub usage: Usage,
     /// By path: the largest packet that a probe found it to carry.
     pub path_mtus: BTreeMap<u32, u32>,
     /// Entries of the maps that the agent writes.
@@ -89,6 +92,7 @@ impl Status {
             early_drop: false,
             names: Names::default(),
             rates: BTreeMap::new(),
+            usage: Usage::default(),
             path_mtus: BTreeMap::new(),
             map_entries: BTreeMap::new(),
             last_turn: now,

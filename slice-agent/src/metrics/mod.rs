@@ -1,8 +1,10 @@
 //! The page that Prometheus scrapes: one snapshot of the kernel and the agent per scrape.
 
 pub mod names;
-mod rates;
+pub(crate) mod rates;
 mod snapshot;
+pub mod status_page;
+pub mod usage;
 
 use std::fmt;
 

@@ -7,6 +7,8 @@ pub enum Kind {
     Gauge,
     /// A gauge in seconds, kept in nanoseconds.
     Seconds,
+    /// A gauge that is a part of something, kept in millionths; above 1 where it is more than that.
+    Ratio,
     /// A histogram in seconds: waits, as the shaper counts them.
     Delays,
 }
@@ -47,6 +49,13 @@ const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'stat
         kind: Kind::Gauge,
         labels,
         help,
+    }
+}
+
+const fn ratio(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric {
+        kind: Kind::Ratio,
+        ..gauge(name, labels, help)
     }
 }
 
@@ -210,6 +219,23 @@ pub const SHAPED_WITH_SOCKET: Metric = counter(
     "Packets of those that left and that their sender's socket still knew of, so that it sends no more \
      than leaves",
 );
+pub const CEILING_USED: Metric = ratio(
+    "sliceplane_ceiling_used_ratio",
+    OF_SLICE,
+    "What a slice sent by an uplink in the last five seconds, as a part of its ceiling",
+);
+pub const CLASS_GUARANTEE_USED: Metric = ratio(
+    "sliceplane_class_guarantee_used_ratio",
+    OF_CLASS,
+    "What a class sent by an uplink in the last five seconds, as a part of its guarantee; above 1 where it \
+     borrows what others left",
+);
+pub const WITH_SOCKET: Metric = ratio(
+    "sliceplane_shaped_with_socket_ratio",
+    OF_CLASS,
+    "The part of the packets that left in the last five seconds that their sender's socket still knew of; \
+     missing where none left",
+);
 pub const QUEUE_DELAY: Metric = Metric {
     kind: Kind::Delays,
     ..gauge(
@@ -250,6 +276,9 @@ pub const METRICS: &[Metric] = &[
     SHAPED_BYTES,
     SHAPED_MARKED,
     SHAPED_WITH_SOCKET,
+    CEILING_USED,
+    CLASS_GUARANTEE_USED,
+    WITH_SOCKET,
     QUEUE_DELAY,
 ];
 
@@ -259,7 +288,7 @@ pub fn reference() -> String {
     for metric in METRICS {
         let kind = match metric.kind {
             Kind::Counter => "counter",
-            Kind::Gauge | Kind::Seconds => "gauge",
+            Kind::Gauge | Kind::Seconds | Kind::Ratio => "gauge",
             Kind::Delays => "histogram",
         };
         let labels = metric.labels.join(", ");

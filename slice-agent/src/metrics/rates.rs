@@ -31,18 +31,21 @@ const SERIES: &[Metric] = &[
     names::SHAPED_BYTES,
     names::SHAPED_MARKED,
     names::SHAPED_WITH_SOCKET,
+    names::CEILING_USED,
+    names::CLASS_GUARANTEE_USED,
+    names::WITH_SOCKET,
 ];
 
 type Counts = BTreeMap<u32, ShaperCounts>;
 
 /// Where the classes in force are counted.
-pub(super) fn places(state: &State) -> Vec<u32> {
+pub(crate) fn places(state: &State) -> Vec<u32> {
     let classes = state.rates.values().flat_map(classes);
     classes.map(|(_, place)| place).collect()
 }
 
 /// The classes that are configured, with the places of their clocks.
-fn classes(terms: &ShaperTerms) -> impl Iterator<Item = (TrafficClass, u32)> {
+pub(super) fn classes(terms: &ShaperTerms) -> impl Iterator<Item = (TrafficClass, u32)> {
     let all = (0..TrafficClass::COUNT as u32).map(TrafficClass::from_low_bits);
     let configured = all.filter(|class| terms.has_class(*class));
     configured.map(|class| (class, ShaperTerms::class_clocks(terms.clocks, class)))
@@ -72,9 +75,24 @@ impl Rates {
                 if let Some(counts) = counts.get(&place) {
                     rates.add_counts(&labels, counts);
                 }
+                let used = state.usage.slices.get(key);
+                if let Some(used) = used.and_then(|it| it.classes.get(&class.number())) {
+                    rates.put_some(names::CLASS_GUARANTEE_USED, &labels, used.sent.ratio());
+                    rates.put_some(names::WITH_SOCKET, &labels, used.with_socket);
+                }
+            }
+            if let Some(used) = state.usage.slices.get(key) {
+                rates.put_some(names::CEILING_USED, &slice, used.sent.ratio());
             }
         }
         rates
+    }
+
+    /// What is not known has no series.
+    fn put_some(&mut self, metric: Metric, labels: &Labels, value: Option<u64>) {
+        if let Some(value) = value {
+            self.put(metric, labels, value);
+        }
     }
 
     fn add_slice(&mut self, labels: &Labels, terms: &ShaperTerms) {
@@ -141,11 +159,11 @@ fn modes(counts: &ShaperCounts) -> [(&'static str, Counter); 4] {
 }
 
 /// A cost was rounded up when it was made of a rate.
-fn bytes_per_second(cost: ByteCost) -> u64 {
+pub(super) fn bytes_per_second(cost: ByteCost) -> u64 {
     cost.bps().map_or(0, |bps| bps.div_ceil(8))
 }
 
-fn backend(number: u32) -> String {
+pub(super) fn backend(number: u32) -> String {
     match ShaperBackend::from_number(number) {
         Some(ShaperBackend::Vq) => "vq".to_owned(),
         Some(ShaperBackend::Edt) => "edt".to_owned(),
@@ -153,7 +171,7 @@ fn backend(number: u32) -> String {
     }
 }
 
-fn class_label(names: &Names, slice: u32, class: TrafficClass) -> String {
+pub(super) fn class_label(names: &Names, slice: u32, class: TrafficClass) -> String {
     let name = names.classes.get(&(slice, class.number()));
     name.cloned()
         .unwrap_or_else(|| class_number(class.number()))
@@ -166,7 +184,7 @@ fn with(labels: &Labels, one_more: String) -> Labels {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Instant;
 
     use slice_common::layout::{ShaperKey, ShaperPlace};
@@ -176,10 +194,11 @@ mod tests {
 
     use super::*;
     use crate::agent::status::Status;
+    use crate::metrics::usage::tests::borrowing;
     use crate::observe::counters::Counters;
 
     /// Slice kafka with a class replication on uplink wan, which has room for it.
-    fn terms() -> ShaperTerms {
+    pub(in crate::metrics) fn terms() -> ShaperTerms {
         let rate = |bps| Rate::new_checked(bps).expect("in range");
         let (frame, patience) = (WireBytes::new(1538), Patience::for_round_trip(20_000_000));
         let place = ShaperPlace {
@@ -218,6 +237,7 @@ mod tests {
         let status = Status::new(Instant::now());
         status.update(|state| {
             state.rates = BTreeMap::from([(key, terms())]);
+            state.usage = borrowing();
             state.names.uplinks = BTreeMap::from([(2, "wan".into())]);
             state.names.slices = BTreeMap::from([(7, "kafka".into())]);
             state.names.classes = BTreeMap::from([((7, 2), "replication".into())]);
@@ -256,6 +276,9 @@ mod tests {
             format!("sliceplane_shaped_bytes_total{{{of_class},mode=\"dropped\"}} 13842"),
             format!("sliceplane_shaped_marked_total{{{of_class}}} 3"),
             format!("sliceplane_shaped_with_socket_total{{{of_class}}} 6"),
+            "sliceplane_ceiling_used_ratio{uplink=\"wan\",slice=\"kafka\"} 0.8".to_owned(),
+            format!("sliceplane_class_guarantee_used_ratio{{{of_class}}} 1.142857"),
+            format!("sliceplane_shaped_with_socket_ratio{{{of_class}}} 0.95"),
             format!("sliceplane_queue_delay_seconds_bucket{{le=\"0.000016384\",{of_class}}} 5"),
             format!("sliceplane_queue_delay_seconds_bucket{{le=\"0.033554432\",{of_class}}} 5"),
             format!("sliceplane_queue_delay_seconds_bucket{{le=\"+Inf\",{of_class}}} 7"),

@@ -11,6 +11,7 @@ use slice_common::layout::{Counter, CounterKey, Direction, DropKey, LAYOUT_VERSI
 
 use super::names::{self, Kind, Metric};
 use super::rates::{self, Rates};
+use super::usage;
 use crate::agent::status::State;
 use crate::apply::maps::Maps;
 use crate::image::Names;
@@ -182,7 +183,7 @@ impl Collector for Snapshot {
         for (metric, series) in self.series() {
             let kind = match metric.kind {
                 Kind::Counter => MetricType::Counter,
-                Kind::Gauge | Kind::Seconds => MetricType::Gauge,
+                Kind::Gauge | Kind::Seconds | Kind::Ratio => MetricType::Gauge,
                 Kind::Delays => MetricType::Histogram,
             };
             let mut encoder =
@@ -212,6 +213,7 @@ fn encode_value(encoder: &mut MetricEncoder<'_>, kind: Kind, value: u64) -> fmt:
     match kind {
         Kind::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
         Kind::Gauge => encoder.encode_gauge(&value),
+        Kind::Ratio => encoder.encode_gauge(&(value as f64 / usage::PARTS as f64)),
         Kind::Seconds | Kind::Delays => encoder.encode_gauge(&(value as f64 / 1e9)),
     }
 }

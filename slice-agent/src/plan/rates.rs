@@ -37,11 +37,12 @@ fn backend(number: u32) -> String {
     }
 }
 
-/// Four digits, so that a rate that was rounded when it was written looks as it was meant.
 fn rate(cost: ByteCost) -> String {
-    let Some(bps) = cost.bps() else {
-        return "any rate".to_owned();
-    };
+    cost.bps().map_or_else(|| "any rate".to_owned(), shown)
+}
+
+/// Four digits, so that a rate that was rounded when it was written looks as it was meant.
+pub(crate) fn shown(bps: u64) -> String {
     let (suffix, unit) = [("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)]
         .into_iter()
         .find(|(_, unit)| bps >= *unit)
