@@ -1,6 +1,9 @@
 //! What classes of a slice are promised on a paid link, in the lab with real agents: the fast part of
 //! `cargo xtask bench qos`. Needs root.
 
+#[path = "live_qos/two_nodes.rs"]
+mod two_nodes;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,21 +16,29 @@ const WAIT: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
     main_of_each("what classes are promised", Need::Agent, || {
-        vec![trial(
-            "a_class_keeps_its_guarantee_and_answers_do_not_wait",
-            one_against_sixteen,
-        )]
+        vec![
+            trial(
+                "a_class_keeps_its_guarantee_and_answers_do_not_wait",
+                one_against_sixteen,
+            ),
+            trial("two_nodes_keep_a_ceiling_together", || {
+                two_nodes::the_ceiling_holds_for_both(&agent_file(), options())
+            }),
+        ]
     })
+}
+
+fn options() -> LabOptions {
+    LabOptions {
+        lock_wait: WAIT,
+        tool: Some(env!("CARGO_BIN_EXE_slice-lab").into()),
+        ..LabOptions::default()
+    }
 }
 
 /// Limits are wide: what a quiet machine shows is for the bench.
 fn one_against_sixteen() -> Result<()> {
-    let options = LabOptions {
-        lock_wait: WAIT,
-        tool: Some(env!("CARGO_BIN_EXE_slice-lab").into()),
-        ..LabOptions::default()
-    };
-    let [with, without] = with_and_without(&agent_file(), options)?;
+    let [with, without] = with_and_without(&agent_file(), options())?;
     let guarantee_bps = 20e6;
     let seen = format!("with the shaper {with:#?}\nwithout {without:#?}");
     ensure!(
