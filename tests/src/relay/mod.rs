@@ -18,6 +18,7 @@ use nix::sys::time::TimeSpec;
 
 use crate::lab::inventory::{CLUSTERS, cluster_of};
 use crate::netns::NetNs;
+use crate::traffic::{be_punctual, now_ns};
 use control::{Answer, ControlServer, Request};
 use model::WanModel;
 use stats::LatenessMeter;
@@ -55,7 +56,7 @@ pub fn run(args: &RelayArgs) -> Result<()> {
     // The control thread starts first, so that it stays at ordinary priority.
     let control = ControlServer::start(&args.socket)?;
     let mut relay = Relay::new(tuns, settings);
-    relay.stats.realtime = ask_for_realtime();
+    relay.stats.realtime = be_punctual();
     relay.run(&control)
 }
 
@@ -187,6 +188,7 @@ impl Relay {
                 self.second_ends_ns = self.now_ns();
                 self.close_second();
                 self.stats.uptime_ms = self.now_ns() / 1_000_000;
+                self.stats.at_ns = now_ns();
                 return Answer::Stats(Box::new(self.stats.clone()));
             }
         }
@@ -210,15 +212,6 @@ fn destination(packet: &[u8]) -> Option<usize> {
     }
     let octets: [u8; 4] = packet[16..20].try_into().ok()?;
     cluster_of(Ipv4Addr::from(octets))
-}
-
-/// Timers without slack and, where allowed, the lowest real-time priority: on a busy machine an
-/// ordinary thread is woken milliseconds late.
-fn ask_for_realtime() -> bool {
-    let _ = nix::sys::prctl::set_timerslack(1);
-    let lowest = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the parameter outlives the call; 0 is the calling thread.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const lowest) == 0 }
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ const SAMPLES_PER_SECOND: usize = 100_000;
 pub struct RelayStats {
     /// Since the relay's start.
     pub uptime_ms: u64,
+    /// When the counters were read, on the monotonic clock: who asks gets the answer later.
+    pub at_ns: u64,
     /// Whether the kernel granted real-time scheduling.
     pub realtime: bool,
     /// `directions[from][to]`

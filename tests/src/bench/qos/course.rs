@@ -10,7 +10,6 @@ use anyhow::Result;
 use super::load::{Answer, ExchangeSpec, Exchanges, StreamSpec, Streams};
 use super::scene::Scene;
 use crate::lab::Lab;
-use crate::traffic::now_ns;
 
 pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// Samples that make a second.
@@ -184,9 +183,10 @@ impl<'a, L: Borrow<Lab>> Running<'a, L> {
     }
 
     fn sample(&mut self) -> Result<()> {
+        let (wire_bytes, at_ns) = self.scene.wire_bytes()?;
         self.samples.push(Sample {
-            at_ns: now_ns(),
-            wire_bytes: self.scene.wire_bytes()?,
+            at_ns,
+            wire_bytes,
             streams_bytes: self.streams.iter().map(Streams::wire_bytes).collect(),
         });
         Ok(())

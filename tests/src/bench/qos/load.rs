@@ -16,7 +16,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::child::poll_until;
 use crate::place::Place;
-use crate::traffic::{now_ns, sleep_until_ns};
+use crate::traffic::{be_punctual, now_ns, sleep_until_ns};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -144,6 +144,9 @@ pub struct Answer {
 }
 
 /// Questions that are asked on schedule; see [`ExchangeSpec`].
+///
+/// Who asks and who answers comes before who sends and who reads the link's counters, or on few CPUs an answer
+/// waits for them.
 #[derive(Debug)]
 pub struct Exchanges {
     answers: Arc<Mutex<Vec<Answer>>>,
@@ -196,6 +199,7 @@ impl Exchanges {
 }
 
 fn ask(mut client: TcpStream, interval: Duration, stop: &AtomicBool) -> Result<()> {
+    be_punctual();
     let mut due_ns = now_ns();
     while !stop.load(Ordering::Relaxed) {
         sleep_until_ns(due_ns);
@@ -211,6 +215,7 @@ fn ask(mut client: TcpStream, interval: Duration, stop: &AtomicBool) -> Result<(
 
 /// The first bytes of an answer are those of its question.
 fn answer(mut server: TcpStream, answer_bytes: usize) -> Result<()> {
+    be_punctual();
     let mut question = [0; QUESTION_BYTES];
     let mut text = vec![0; answer_bytes.max(8)];
     while read_all(&mut server, &mut question)? {
@@ -225,6 +230,7 @@ fn wait_for_answers(
     answer_bytes: usize,
     answers: &Mutex<Vec<Answer>>,
 ) -> Result<()> {
+    be_punctual();
     let mut text = vec![0; answer_bytes.max(8)];
     while read_all(&mut client, &mut text)? {
         let mut due = [0; 8];

@@ -196,20 +196,21 @@ impl<L: Borrow<Lab>> Scene<L> {
         })
     }
 
-    /// What the link carried from east to west since it exists.
-    pub(super) fn wire_bytes(&self) -> Result<u64> {
+    /// What the link carried from east to west since it exists, and when it had.
+    pub(super) fn wire_bytes(&self) -> Result<(u64, u64)> {
         let [from, to] = self.direction;
         let stats = self.lab().relay()?.stats()?;
         let direction = stats.directions[from][to];
-        Ok(direction.bytes_out + ETHERNET_BYTES * direction.packets_out)
+        let bytes = direction.bytes_out + ETHERNET_BYTES * direction.packets_out;
+        Ok((bytes, stats.at_ns))
     }
 
     /// Nothing of the scenario before is under way any more.
     fn wait_until_idle(&self) -> Result<()> {
-        let mut last = self.wire_bytes()?;
+        let (mut last, _) = self.wire_bytes()?;
         let idle = poll_until(DRAIN_LIMIT, || {
             thread::sleep(SAMPLE_INTERVAL);
-            let now = self.wire_bytes()?;
+            let (now, _) = self.wire_bytes()?;
             let is_idle = now - last < 2000;
             last = now;
             Ok(is_idle.then_some(()))
