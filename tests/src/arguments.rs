@@ -133,6 +133,18 @@ pub struct QosArgs {
     /// Seconds that each scenario is measured for
     #[arg(long, default_value_t = 8)]
     pub seconds: u64,
+    /// Play only what gives every figure once
+    #[arg(long)]
+    pub short: bool,
+    /// Measure `edt` in a virtual machine even if this host's kernel has `fq`
+    #[arg(long)]
+    pub guest: bool,
+    /// What was measured in a virtual machine, as xtask writes it
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub guest_figures: Option<PathBuf>,
+    /// Leave the queueing disciplines of uplinks to the kernel, so that agents may put `fq` there
+    #[arg(long, hide = true)]
+    pub free_roots: bool,
     /// How long to wait for another lab on this machine to go down
     #[arg(skip)]
     pub wait: Duration,

@@ -3,8 +3,12 @@
 #[path = "../../tests/src/arguments.rs"]
 #[allow(dead_code, unreachable_pub, reason = "slice-lab does what they say")]
 mod arguments;
+mod bench;
 mod budgets;
 mod build;
+#[path = "../../tests/src/json_file.rs"]
+#[allow(dead_code, unreachable_pub, reason = "slice-lab writes them")]
+mod json_file;
 mod lab;
 mod reference;
 mod setup;
@@ -101,9 +105,9 @@ fn run(command: Command) -> Result<ExitCode> {
             return pass_on("demo", passed);
         }
         Command::Bench(passed) => {
-            understood::<arguments::BenchArgs>("bench", &passed)
+            let understood = understood::<arguments::BenchArgs>("bench", &passed)
                 .unwrap_or_else(|error| error.exit());
-            return pass_on("bench", passed);
+            return bench::run(&understood.what, passed.arguments);
         }
         Command::Lab(passed) => return lab::pass_through(&passed.arguments),
         Command::Fuzz(passed) => return pass_on("fuzz", passed),

@@ -8,7 +8,7 @@ use super::{
     totals::Totals,
 };
 use crate::{
-    budgets,
+    bench, budgets,
     build::{self, Built},
     reference,
     setup::{self, Needs},
@@ -49,7 +49,7 @@ pub(super) fn run(stage: Stage, context: &mut Context) -> Result<Outcome> {
             !is_test_run(&t.name) && !is_kafka(&t.name)
         }),
         Stage::Kafka => as_root(&context.root_tests, |test| is_kafka(&test.name)),
-        Stage::Vm => kernel_matrix(context),
+        Stage::Vm => virtual_machines(context),
     }
 }
 
@@ -130,6 +130,14 @@ fn as_root(tests: &[Executable], wanted: impl Fn(&Executable) -> bool) -> Result
     if outcome.totals == Totals::default() {
         bail!("no test of this stage was found below tests/tests");
     }
+    Ok(outcome)
+}
+
+fn virtual_machines(context: &Context) -> Result<Outcome> {
+    let mut outcome = kernel_matrix(context)?;
+    let missed = bench::short_qos_in_guest().err();
+    let findings = missed.map(|error| format!("{error:#}"));
+    outcome.merge(Outcome::of_findings(findings.into_iter().collect()));
     Ok(outcome)
 }
 

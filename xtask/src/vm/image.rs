@@ -1,8 +1,8 @@
-//! The initial file system of a machine: our guest program as `/init`, the libraries it is linked
-//! to, the kernel's modules, and the object under test.
+//! The initial file system of a machine: our guest program as `/init`, what else the machine is for,
+//! the libraries that all of it is linked to, and the kernel's modules.
 //!
-//! The guest is the ordinary release build and not a static one: a static one would compile the
-//! whole dependency tree a second time, and the libraries it needs are three files.
+//! Programs are the ordinary release builds and not static ones: those would compile the whole
+//! dependency tree a second time, and the libraries they need are three files.
 
 use std::{
     fs,
@@ -15,23 +15,43 @@ use anyhow::{Context, Result, bail};
 use super::kernel::Kernel;
 use crate::shell;
 
-/// What the test-run suite and the attachment check need; their dependencies follow by themselves.
-const MODULES: [&str; 7] = [
-    "veth",
-    "sch_ingress",
-    "cls_bpf",
-    "sch_fq",
-    "vxlan",
-    "virtio_net",
-    "8021q",
-];
+/// What a machine is for decides what it finds.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// Programs and where they lie inside.
+    pub(super) programs: Vec<(PathBuf, &'static str)>,
+    /// Other files and where they lie inside.
+    pub(super) files: Vec<(PathBuf, &'static str)>,
+    /// Modules that are loaded; what they depend on follows by itself.
+    pub(super) modules: Vec<&'static str>,
+}
+
+impl Contents {
+    /// What the test-run suite and the attachment check need.
+    pub(super) fn for_tests(object: &Path) -> Self {
+        Self {
+            programs: Vec::new(),
+            files: vec![(object.to_owned(), "slice-ebpf.o")],
+            modules: vec![
+                "veth",
+                "sch_ingress",
+                "cls_bpf",
+                "sch_fq",
+                "vxlan",
+                "virtio_net",
+                "8021q",
+            ],
+        }
+    }
+}
+
 /// The bus of the network cards: built in since 6.12, and newer packages have no list of what is. A
 /// machine without it fails, for want of the cards.
 const BUS_MODULE: &str = "virtio_pci";
 
 /// Builds the image below `folder` and returns the file.
-/// # Errors  when a module, a library or the guest program is missing.
-pub(super) fn build(kernel: &Kernel, object: &Path, folder: &Path) -> Result<PathBuf> {
+/// # Errors  when a module, a library or a program is missing.
+pub(super) fn build(kernel: &Kernel, contents: &Contents, folder: &Path) -> Result<PathBuf> {
     let root = folder.join("root");
     if root.exists() {
         fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
@@ -40,14 +60,18 @@ pub(super) fn build(kernel: &Kernel, object: &Path, folder: &Path) -> Result<Pat
         let part = root.join(part);
         fs::create_dir_all(&part).with_context(|| format!("cannot create {}", part.display()))?;
     }
-    let guest = shell::release_binary("slice-guest");
-    copy(&guest, &root.join("init"))?;
-    for library in shared_libraries(&guest)? {
-        let inside = root.join(library.strip_prefix("/").unwrap_or(&library));
-        copy(&library, &inside)?;
+    let guest = (shell::release_binary("slice-guest"), "init");
+    for (program, place) in contents.programs.iter().chain([&guest]) {
+        copy(program, &root.join(place))?;
+        for library in shared_libraries(program)? {
+            let inside = root.join(library.strip_prefix("/").unwrap_or(&library));
+            copy(&library, &inside)?;
+        }
     }
-    copy(object, &root.join("slice-ebpf.o"))?;
-    add_modules(kernel, &root.join("modules"))?;
+    for (file, place) in &contents.files {
+        copy(file, &root.join(place))?;
+    }
+    add_modules(kernel, &contents.modules, &root.join("modules"))?;
     pack(&root, &folder.join("initramfs.cpio"))
 }
 
@@ -71,10 +95,10 @@ fn libraries_in(ldd: &str) -> Vec<PathBuf> {
 }
 
 /// Decompresses the modules, because 6.1 cannot do it itself, and notes the order to load them in.
-fn add_modules(kernel: &Kernel, folder: &Path) -> Result<()> {
+fn add_modules(kernel: &Kernel, modules: &[&str], folder: &Path) -> Result<()> {
     let mut order: Vec<String> = Vec::new();
     let mut files = module_files(kernel, BUS_MODULE).unwrap_or_default();
-    for module in MODULES {
+    for module in modules {
         files.extend(module_files(kernel, module)?);
     }
     for file in files {

@@ -6,6 +6,7 @@
 
 mod archive;
 mod boot;
+pub(crate) mod guest_lab;
 mod image;
 mod kernel;
 mod lock;
@@ -79,11 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// # Errors  when something is missing before the first boot; what goes wrong in a machine is in its
 /// report.
 pub(crate) fn matrix(arguments: &Arguments) -> Result<Vec<KernelReport>> {
-    if std::env::consts::ARCH != "x86_64" {
-        bail!(
-            "the kernel matrix boots x86-64 kernels with this machine's programs: run it on x86-64"
-        );
-    }
+    check_architecture()?;
     let kernels = Lock::load()?.choose(&arguments.kernels)?;
     let object = arguments
         .ebpf_object
@@ -102,6 +99,13 @@ pub(crate) fn matrix(arguments: &Arguments) -> Result<Vec<KernelReport>> {
         .map(kernel::prepare)
         .collect::<Result<Vec<_>>>()?;
     boot_in_pairs(&kernels, &object, arguments.icount)
+}
+
+fn check_architecture() -> Result<()> {
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("machines boot x86-64 kernels with this host's programs: run it on x86-64");
+    }
+    Ok(())
 }
 
 /// Downloads and unpacks the locked kernels, so that a later run needs no network.
@@ -149,13 +153,15 @@ fn boot_in_pairs(
 
 fn boot_one(kernel: &kernel::Kernel, object: &Path, icount: bool) -> Result<KernelReport> {
     let folder = shell::target_dir().join("vm/run").join(&kernel.series);
-    let image = image::build(kernel, object, &folder)?;
+    let image = image::build(kernel, &image::Contents::for_tests(object), &folder)?;
+    // The budgets' kernel counts instructions, which is the same as time there.
+    let counts = icount || kernel.series == budgets::VERIFIED_SERIES;
     let machine = boot::Machine {
         kernel,
         image: &image,
         folder: &folder,
-        // The budgets' kernel counts instructions, which is the same as time there.
-        icount: icount || kernel.series == budgets::VERIFIED_SERIES,
+        memory_mib: 768,
+        icount_shift: counts.then_some(1),
     };
     machine.run(Duration::from_secs(300))
 }

@@ -49,6 +49,8 @@ pub struct Report {
     pub absent: BTreeMap<Backend, String>,
     /// What makes figures void, one sentence each.
     pub faults: Vec<String>,
+    /// Not every scenario was played.
+    pub is_short: bool,
     pub ceiling_bps: u64,
     pub machine: Machine,
     pub seconds: f64,
@@ -59,6 +61,8 @@ pub struct Report {
 pub struct Measured {
     #[serde(flatten)]
     pub figures: Figures,
+    /// On which kernel, and by which clock.
+    pub measured_in: String,
     pub scenarios: BTreeMap<String, Scenario>,
 }
 
@@ -150,6 +154,17 @@ impl Limits {
             Backend::Vq => Self::VQ,
         }
     }
+
+    /// What holds in every short run: its busiest second is that in which streams begin, and three answers are
+    /// more than a hundredth of all.
+    pub const fn in_short(self) -> Self {
+        Self {
+            ceiling_ratio_max: 1.02,
+            client_p99_added_ms_max: 2.0 * self.client_p99_added_ms_max,
+            own_class_p99_added_ms_max: 2.0 * self.own_class_p99_added_ms_max,
+            ..self
+        }
+    }
 }
 
 const INSYNC_P99_RATIO_MAX: f64 = 1.2;
@@ -221,7 +236,13 @@ impl Figures {
 impl Report {
     pub fn missed(&self) -> Vec<String> {
         let missed = self.backends.iter().flat_map(|(backend, measured)| {
-            let missed = measured.figures.missed(&Limits::of(*backend));
+            let limits = Limits::of(*backend);
+            let limits = if self.is_short {
+                limits.in_short()
+            } else {
+                limits
+            };
+            let missed = measured.figures.missed(&limits);
             missed.into_iter().map(move |it| format!("{backend}: {it}"))
         });
         missed.collect()
@@ -259,6 +280,7 @@ impl Measured {
         )];
         let scenarios = self.scenarios.iter();
         lines.extend(scenarios.map(|(name, scenario)| scenario.line(name)));
+        lines.push(format!("{backend}, measured in {}", self.measured_in));
         lines.push(format!("{backend}: {:#?}", self.figures));
         lines
     }
@@ -300,6 +322,28 @@ mod tests {
             reordered_by_shaper: 0,
             controls_failed_as_they_should: true,
         }
+    }
+
+    #[test]
+    fn a_short_run_is_judged_by_what_holds_in_one() {
+        let missed = |is_short, ceiling_ratio_max_1s| {
+            let mut report = Report {
+                is_short,
+                ..Report::default()
+            };
+            let figures = Figures {
+                ceiling_ratio_max_1s,
+                ..good()
+            };
+            let measured = Measured {
+                figures,
+                ..Measured::default()
+            };
+            report.backends.insert(Backend::Edt, measured);
+            report.missed().len()
+        };
+        assert_eq!([missed(false, 1.015), missed(true, 1.015)], [1, 0]);
+        assert_eq!(missed(true, 1.021), 1);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde_yaml_ng::Value;
 
 use super::course::{Course, Running, SAMPLE_INTERVAL};
 use super::load::{ExchangeSpec, StreamSpec};
+use super::report::Backend;
 use crate::child::poll_until;
 use crate::lab::inventory::{NODES, cluster_index};
 use crate::lab::observe::drops::{parse_protocols, tables};
@@ -23,6 +24,8 @@ const ONE_WAY_DELAY: Duration = Duration::from_millis(5);
 const ETHERNET_BYTES: u64 = 38;
 /// How long agents may take over a profile.
 pub const RELOAD_LIMIT: Duration = Duration::from_secs(30);
+/// First the queue is put there, then terms say so.
+const BACKEND_LIMIT: Duration = Duration::from_secs(5);
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// What slice `kafka` may send.
@@ -162,6 +165,26 @@ impl<L: Borrow<Lab>> Scene<L> {
         let info = all.find(|(it, _)| it.name == "sliceplane_shaper_info");
         let (info, _) = info.context("nothing is shaped")?;
         Ok(info.labels["backend"].clone())
+    }
+
+    /// Leaves the roots of the uplinks to the kernel, so that agents may put something of theirs there.
+    pub fn free_roots(&self) -> Result<()> {
+        for node in &NODES {
+            let mut command = self.lab().node(node.name)?.netns.command("tc");
+            command.args(["qdisc", "del", "dev", "nic0", "root"]);
+            let output = command.output().context("run tc")?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "{}: tc: {said}", node.name);
+        }
+        Ok(())
+    }
+
+    /// Waits for a backend; false: it does not come.
+    pub fn comes_to(&self, backend: Backend) -> Result<bool> {
+        let come = poll_until(BACKEND_LIMIT, || {
+            Ok((self.backend()? == backend.name()).then_some(()))
+        })?;
+        Ok(come.is_some())
     }
 
     /// Runs everything together: warms up, then measures.

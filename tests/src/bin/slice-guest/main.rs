@@ -1,5 +1,7 @@
-//! `/init` of a virtual machine of the kernel matrix: loads every program, runs every test-run scene,
+//! `/init` of a virtual machine: loads every program and runs every test-run scene, or runs a command of the lab,
 //! writes one JSON line per finding to the second serial line, and switches the machine off.
+
+mod lab;
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -43,7 +45,11 @@ fn work() -> Result<()> {
         line: results,
         failures: 0,
     };
-    if let Err(error) = examine(&mut results) {
+    let found = match lab::command() {
+        Some(arguments) => run_lab(&arguments, &mut results),
+        None => examine(&mut results),
+    };
+    if let Err(error) = found {
         results.failures += 1;
         results.write(json!({"event": "error", "message": format!("{error:#}")}))?;
     }
@@ -71,10 +77,19 @@ impl Results {
     }
 }
 
-fn examine(results: &mut Results) -> Result<()> {
+fn run_lab(arguments: &[String], results: &mut Results) -> Result<()> {
+    begin(results)?;
+    lab::run(arguments, results)
+}
+
+fn begin(results: &mut Results) -> Result<()> {
     let kernel = nix::sys::utsname::uname()?;
     results.write(json!({"event": "kernel", "release": kernel.release().to_string_lossy()}))?;
-    load_modules()?;
+    load_modules()
+}
+
+fn examine(results: &mut Results) -> Result<()> {
+    begin(results)?;
     let object = fs::read(OBJECT).with_context(|| format!("cannot read {OBJECT}"))?;
     in_own_network(|| {
         let mut world = World::new(&object)?;
