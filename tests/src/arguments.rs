@@ -124,6 +124,9 @@ pub struct ShaperArgs {
     pub rounds: usize,
 }
 
+/// What streams of `bench qos` may find their rate by.
+pub const CONGESTION_CONTROLS: [&str; 2] = ["cubic", "bbr"];
+
 /// Arguments of `slice-lab bench qos`.
 #[derive(Args, Clone, Debug)]
 pub struct QosArgs {
@@ -133,6 +136,9 @@ pub struct QosArgs {
     /// Seconds that each scenario is measured for
     #[arg(long, default_value_t = 8)]
     pub seconds: u64,
+    /// By what streams find their rate
+    #[arg(long, default_value = CONGESTION_CONTROLS[0], value_parser = PossibleValuesParser::new(CONGESTION_CONTROLS))]
+    pub congestion_control: String,
     /// Play only what gives every figure once
     #[arg(long)]
     pub short: bool,

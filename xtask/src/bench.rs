@@ -55,7 +55,12 @@ fn has_fq() -> Result<bool> {
 /// measured.
 fn measured_in_guest(qos: &QosArgs) -> Result<Value> {
     build::run(Needs::Lab)?;
-    let mut words = vec!["--seconds".to_owned(), qos.seconds.to_string()];
+    let mut words = vec![
+        "--seconds".to_owned(),
+        qos.seconds.to_string(),
+        "--congestion-control".to_owned(),
+        qos.congestion_control.clone(),
+    ];
     if qos.short {
         words.push("--short".to_owned());
     }

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use super::Report;
 use super::screen::Screen;
 use crate::bench::qos::course::{Course, Running};
-use crate::bench::qos::load::{ExchangeSpec, StreamSpec};
+use crate::bench::qos::load::{CongestionControl, ExchangeSpec, StreamSpec};
 use crate::bench::qos::scene::{Profile, RELOAD_LIMIT, Scene};
 use crate::bench::statistics::percentile;
 use crate::chart::{self, Axis, COLOURS, Mark, Panel, Series};
@@ -30,11 +30,13 @@ const STREAMS: [StreamSpec; 2] = [
         port: REPLICATION_PORT,
         flows: 1,
         on_and_off: None,
+        congestion_control: CongestionControl::CUBIC,
     },
     StreamSpec {
         port: CLIENT_PORT,
         flows: 8,
         on_and_off: None,
+        congestion_control: CongestionControl::CUBIC,
     },
 ];
 const QUESTIONS: ExchangeSpec = ExchangeSpec {

@@ -187,7 +187,11 @@ pub struct Inner<'a>(pub &'a [u8]);
 
 /// Reads a frame of our tunnel; `None` for any other.
 pub fn tunnel_frame(frame: &Frame) -> Option<TunnelFrame<'_>> {
-    let outer = frame.ipv4()?;
+    tunnel_packet(frame.ipv4()?)
+}
+
+/// The same, from the outer IPv4 header on.
+pub fn tunnel_packet(outer: &[u8]) -> Option<TunnelFrame<'_>> {
     let is_udp_without_options = outer.first() == Some(&0x45) && outer.get(9) == Some(&17);
     if !is_udp_without_options || outer.get(22..24)? != TUNNEL_PORT.to_be_bytes() {
         return None;
@@ -208,6 +212,21 @@ impl Inner<'_> {
         let tcp = self.tcp()?;
         let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
         Some((port(0), port(2)))
+    }
+
+    /// Source and destination address.
+    pub fn addresses(&self) -> Option<[u8; 8]> {
+        self.0.get(12..20)?.try_into().ok()
+    }
+
+    /// The number that its sender gave the packet (the identification).
+    pub fn number(&self) -> Option<u16> {
+        Some(u16::from_be_bytes(self.0.get(4..6)?.try_into().ok()?))
+    }
+
+    /// Whether it begins a connection, or agrees to one.
+    pub fn is_syn(&self) -> bool {
+        self.tcp().is_some_and(|tcp| tcp[13] & 2 != 0)
     }
 
     /// Bytes behind the TCP header, if it is TCP.

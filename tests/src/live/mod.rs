@@ -12,7 +12,7 @@ mod tables;
 mod talk;
 
 pub use account::{Account, Books};
-pub use capture::{Capture, Frame, Inner, TunnelFrame, tunnel_frame};
+pub use capture::{Capture, Frame, Inner, TunnelFrame, tunnel_frame, tunnel_packet};
 pub use ledger::{Counted, counted_since, drops_everywhere, expect_drops};
 pub use masquerade::Masquerade;
 pub use offload::without_offload;

@@ -3,6 +3,7 @@
 
 mod control;
 mod model;
+mod order;
 mod settings;
 mod stats;
 mod tun;
@@ -21,6 +22,7 @@ use crate::netns::NetNs;
 use crate::traffic::{be_punctual, now_ns};
 use control::{Answer, ControlServer, Request};
 use model::WanModel;
+use order::{Order, OrderMeter};
 use stats::LatenessMeter;
 use tun::Tun;
 
@@ -66,6 +68,7 @@ struct Relay {
     settings: Settings,
     stats: RelayStats,
     lateness: LatenessMeter,
+    order: OrderMeter,
     started: Instant,
     second_ends_ns: u64,
     buffer: Vec<u8>,
@@ -79,6 +82,7 @@ impl Relay {
             settings,
             stats: RelayStats::default(),
             lateness: LatenessMeter::default(),
+            order: OrderMeter::default(),
             started: Instant::now(),
             second_ends_ns: SECOND.as_nanos() as u64,
             buffer: vec![0; LARGEST_PACKET_BYTES],
@@ -144,7 +148,12 @@ impl Relay {
                 self.stats.drops_no_destination += 1;
                 continue;
             };
-            self.stats.directions[from][to].packets_in += 1;
+            let direction = &mut self.stats.directions[from][to];
+            direction.packets_in += 1;
+            if let Some(order) = self.order.judge(packet) {
+                direction.tcp_packets += 1;
+                direction.tcp_overtaken += u64::from(order == Order::Overtaken);
+            }
             let now_ns = self.now_ns();
             if let Err(reason) = self.model.arrive(now_ns, from, to, packet.to_vec()) {
                 self.stats.count_drop(from, to, reason);

@@ -35,6 +35,9 @@ pub struct RelayStats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectionStats {
     pub packets_in: u64,
+    /// Those that came in of which can be told whether they were overtaken on their way.
+    pub tcp_packets: u64,
+    pub tcp_overtaken: u64,
     pub packets_out: u64,
     /// IP bytes.
     pub bytes_out: u64,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use slice_tests::bench::qos::load::{StreamSpec, Streams};
+use slice_tests::bench::qos::load::{CongestionControl, StreamSpec, Streams};
 use slice_tests::child::poll_until;
 use slice_tests::harness::say;
 use slice_tests::lab::config::node_documents;
@@ -98,6 +98,7 @@ fn stream(lab: &Lab, from: &str) -> Result<Streams> {
         port: 5201,
         flows: 4,
         on_and_off: None,
+        congestion_control: CongestionControl::CUBIC,
     };
     Streams::start(&lab.pod(from)?.place()?, &lab.pod("web-2")?.place()?, spec)
 }

@@ -4,6 +4,7 @@
 //! As with Kafka, connections are opened by those who fetch, and what is sent to them comes from the
 //! listener's port.
 
+use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,8 +13,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
+use crate::arguments::CONGESTION_CONTROLS;
 use crate::child::poll_until;
 use crate::place::Place;
 use crate::traffic::{be_punctual, now_ns, sleep_until_ns};
@@ -28,6 +30,20 @@ const READ_BYTES: usize = 256 << 10;
 /// IPv4 (20) and TCP with timestamps (32).
 const OVERHEAD_BYTES: u64 = 38 + 50 + 20 + 32;
 
+/// By what senders find their rate, whatever the host's default is: a name that the kernel knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CongestionControl(&'static str);
+
+impl CongestionControl {
+    /// What nearly every host has.
+    pub const CUBIC: Self = Self("cubic");
+
+    pub fn of_name(name: &str) -> Option<Self> {
+        let known = CONGESTION_CONTROLS.iter().find(|it| **it == name);
+        known.map(|name| Self(name))
+    }
+}
+
 /// Streams of one class, from where the data lie to who fetches them.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamSpec {
@@ -36,6 +52,7 @@ pub struct StreamSpec {
     pub flows: usize,
     /// Send for so long, be silent for so long, and so on; `None`: without a pause.
     pub on_and_off: Option<Duration>,
+    pub congestion_control: CongestionControl,
 }
 
 /// Questions and answers of one class, over one connection.
@@ -71,6 +88,9 @@ impl Streams {
         };
         for _ in 0..spec.flows {
             let [server, client] = connection(&listener, data, fetcher, spec.port)?;
+            let CongestionControl(name) = spec.congestion_control;
+            setsockopt(&server, sockopt::TcpCongestion, &OsString::from(name))
+                .with_context(|| format!("this kernel has no congestion control {name}"))?;
             streams.mss_bytes = u64::from(getsockopt(&server, sockopt::TcpMaxSeg)?);
             let stop = streams.stop.clone();
             let writer = move || write(server, spec.on_and_off, &stop);

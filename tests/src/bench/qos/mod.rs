@@ -20,7 +20,7 @@ use super::report::Machine;
 use crate::arguments::QosArgs;
 use crate::json_file::JsonFile;
 use crate::lab::LabOptions;
-use load::{ExchangeSpec, StreamSpec};
+use load::{CongestionControl, ExchangeSpec, StreamSpec};
 use report::{Backend, Figures, Limits, Measured, Report, Scenario};
 use scene::{Observed, Profile, Scene};
 
@@ -69,6 +69,7 @@ const fn streams(port: u16, flows: usize) -> StreamSpec {
         port,
         flows,
         on_and_off: None,
+        congestion_control: CongestionControl::CUBIC,
     }
 }
 
@@ -149,9 +150,12 @@ pub fn measure(args: &QosArgs) -> Result<Report> {
     let began = Instant::now();
     super::end_on_signals()?;
     ensure!(args.seconds >= 2, "--seconds {}: at least 2", args.seconds);
+    let congestion_control = CongestionControl::of_name(&args.congestion_control)
+        .with_context(|| format!("--congestion-control {}", args.congestion_control))?;
     let agent = super::agent_beside(args.agent.as_deref())?;
     let mut report = Report {
         is_short: args.short,
+        congestion_control: args.congestion_control.clone(),
         ceiling_bps: PROFILE.ceiling_bps,
         machine: Machine::here(0)?,
         ..Report::default()
@@ -180,6 +184,7 @@ pub fn measure(args: &QosArgs) -> Result<Report> {
         length: Duration::from_secs(args.seconds),
         is_short: args.short,
         backend,
+        congestion_control,
         scenarios: BTreeMap::new(),
         faults: Vec::new(),
     };
@@ -229,6 +234,7 @@ struct Bench<'a> {
     /// Not every scenario.
     is_short: bool,
     backend: Backend,
+    congestion_control: CongestionControl,
     scenarios: BTreeMap<String, Scenario>,
     /// What makes figures void, one sentence each.
     faults: Vec<String>,
@@ -315,9 +321,14 @@ impl Bench<'_> {
 
     fn play(&mut self, plan: &Plan) -> Result<Scenario> {
         eprintln!("bench: {}: {}", self.backend, plan.name);
+        let with_control = |stream: &StreamSpec| StreamSpec {
+            congestion_control: self.congestion_control,
+            ..*stream
+        };
+        let streams: Vec<_> = plan.streams.iter().map(with_control).collect();
         let observed: Observed = self
             .scene
-            .observe(&plan.streams, &plan.exchanges, [WARM_UP, self.length])
+            .observe(&streams, &plan.exchanges, [WARM_UP, self.length])
             .with_context(|| plan.name.to_owned())?;
         let scenario = Scenario::of(&observed);
         let is_control = plan.name.starts_with(CONTROL);

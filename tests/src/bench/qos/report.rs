@@ -51,6 +51,7 @@ pub struct Report {
     pub faults: Vec<String>,
     /// Not every scenario was played.
     pub is_short: bool,
+    pub congestion_control: String,
     pub ceiling_bps: u64,
     pub machine: Machine,
     pub seconds: f64,

@@ -14,10 +14,9 @@ use super::load::{ExchangeSpec, StreamSpec};
 use super::report::Backend;
 use crate::child::poll_until;
 use crate::lab::inventory::{NODES, cluster_index};
-use crate::lab::observe::drops::{parse_protocols, tables};
 use crate::lab::{Lab, LabOptions, Wan};
 use crate::place::Place;
-use crate::relay::Settings;
+use crate::relay::{DirectionStats, Settings};
 
 const ONE_WAY_DELAY: Duration = Duration::from_millis(5);
 /// Ethernet's part of each packet on the link, gaps included.
@@ -47,7 +46,7 @@ pub struct Observed {
     pub wire_bps: f64,
     /// Of each [`ExchangeSpec`], sorted.
     pub times_ns: Vec<Vec<u64>>,
-    /// How often senders found out that segments had overtaken each other.
+    /// How many packets of connections came to the link behind one that was sent later.
     pub reordered: u64,
     /// How late the lab's own link was, at the worst.
     pub relay_late_us_max: u64,
@@ -197,12 +196,17 @@ impl<L: Borrow<Lab>> Scene<L> {
     ) -> Result<Observed> {
         self.wait_until_idle()?;
         let relay_before = self.lab().relay()?.stats()?.uptime_ms;
-        let reordered_before = self.reordered()?;
+        let (judged_before, overtaken_before) = self.overtaken()?;
         let mut running = Running::start(self, exchanges)?;
         running.add(streams)?;
         running.watch(warm_up)?;
         let span_ns = running.watch(length)?;
         let course = running.stop()?;
+        let (judged, overtaken) = self.overtaken()?;
+        ensure!(
+            judged > judged_before,
+            "the lab's link cannot tell whether packets are in order"
+        );
         let relay = self.lab().relay()?.stats()?;
         Ok(Observed {
             wire_bps: course.wire_bps(&span_ns),
@@ -213,7 +217,7 @@ impl<L: Borrow<Lab>> Scene<L> {
                 .map(|exchange| course.times_ns(exchange, &span_ns))
                 .collect(),
             wire_bps_max_1s: course.wire_bps_max_1s(),
-            reordered: self.reordered()? - reordered_before,
+            reordered: overtaken - overtaken_before,
             relay_late_us_max: relay.worst_lateness_us(relay_before).0,
             course,
         })
@@ -241,23 +245,13 @@ impl<L: Borrow<Lab>> Scene<L> {
         idle.context("the link does not come to rest")
     }
 
-    /// How often senders found out that segments had overtaken each other, and were not lost.
-    fn reordered(&self) -> Result<u64> {
-        let [_, _, netstat] = tables(&self.data.netns)?;
-        let counted = parse_protocols(&netstat).filter(|(name, _)| {
-            [
-                "TcpExt.TCPSACKReorder",
-                "TcpExt.TCPTSReorder",
-                "TcpExt.TCPRenoReorder",
-            ]
-            .contains(&name.as_str())
-        });
-        let counts: Vec<u64> = counted.map(|(_, count)| count).collect();
-        ensure!(
-            counts.len() == 3,
-            "the kernel does not count what was overtaken"
-        );
-        Ok(counts.iter().sum())
+    /// How many packets of connections came to the link at all, and behind one that was sent later; both ways.
+    fn overtaken(&self) -> Result<(u64, u64)> {
+        let [from, to] = self.direction;
+        let stats = self.lab().relay()?.stats()?;
+        let both = [stats.directions[from][to], stats.directions[to][from]];
+        let sum = |of: fn(&DirectionStats) -> u64| both.iter().map(of).sum();
+        Ok((sum(|it| it.tcp_packets), sum(|it| it.tcp_overtaken)))
     }
 }
 
