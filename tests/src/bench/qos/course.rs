@@ -2,7 +2,6 @@
 
 use std::borrow::Borrow;
 use std::ops::Range;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -10,6 +9,7 @@ use anyhow::Result;
 use super::load::{Answer, ExchangeSpec, Exchanges, StreamSpec, Streams};
 use super::scene::Scene;
 use crate::lab::Lab;
+use crate::traffic::sleep_until_ns;
 
 pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// Samples that make a second.
@@ -178,7 +178,8 @@ impl<'a, L: Borrow<Lab>> Running<'a, L> {
 
     fn watch_a_tenth(&mut self) -> Result<()> {
         crate::bench::stop_if_told()?;
-        thread::sleep(SAMPLE_INTERVAL);
+        // Not so long after this call: what sampling takes would make every interval longer.
+        sleep_until_ns(self.sampled_ns() + SAMPLE_INTERVAL.as_nanos() as u64);
         self.sample()
     }
 
