@@ -154,11 +154,7 @@ fn terms_are_those_of_the_shares() {
 
     // Where nothing can wait, less is let through ahead of time.
     let terms = shaping(&configuration, &east_1()).expect("terms");
-    let impatient = Patience {
-        horizon_ns: 20_000_000,
-        mark_ns: 4_000_000,
-    };
-    let replication = ClassTerms::new(rate(120 * M), impatient, frame);
+    let replication = ClassTerms::new(rate(120 * M), Patience::WITHOUT_QUEUE, frame);
     assert_eq!(terms[&key(7)].classes[2], replication);
 }
 
@@ -176,7 +172,7 @@ fn people_see_what_each_class_can_count_on() {
         lines,
         [
             "uplink wan: slice kafka sends 100M at most and is guaranteed 100M; when everybody sends: \
-             default 6666666, control 16666666, replication 60M, client 6666666, thin flows 10M; this \
+             default 6666666, control 16666666, replication 60M, client 6666666, thin flows 9500k; this \
              node's part, one of 2"
         ]
     );

@@ -202,12 +202,10 @@ pub fn in_words(uplink: &ValidatedUplink, slice: &ValidatedSlice, share: &Share)
     )
 }
 
-/// Without a queue a class is as far ahead of its rate as its packets would wait: what is dropped is all that keeps
-/// the ceiling, so it is dropped early (20 ms of a second are the 2 % by which a ceiling may be passed).
 fn patience(backend: ShaperBackend) -> Patience {
     match backend {
         ShaperBackend::Edt => Patience::for_round_trip(ROUND_TRIP_NS),
-        ShaperBackend::Vq => Patience::for_round_trip(0),
+        ShaperBackend::Vq => Patience::WITHOUT_QUEUE,
     }
 }
 

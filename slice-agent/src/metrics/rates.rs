@@ -96,13 +96,10 @@ impl Rates {
     }
 
     fn add_slice(&mut self, labels: &Labels, terms: &ShaperTerms) {
-        let ceiling = bytes_per_second(terms.slice().ceiling);
-        let guarantee = terms.uplink().guarantee;
+        let ceiling = ceiling_bytes_per_second(terms);
         // Where all ceilings fit, nobody can take anything from a slice.
-        let guarantee = match guarantee == ByteCost::FREE {
-            true => ceiling,
-            false => bytes_per_second(guarantee),
-        };
+        let guarantee = terms.uplink().guarantee_bps();
+        let guarantee = guarantee.map_or(ceiling, |bps| bps.div_ceil(8));
         let info = with(labels, backend(terms.backend));
         self.put(names::SHAPER_INFO, &info, 1);
         self.put(names::CEILING, labels, ceiling);
@@ -156,6 +153,11 @@ fn modes(counts: &ShaperCounts) -> [(&'static str, Counter); 4] {
         ("lane", counts.lane),
         ("dropped", counts.over_horizon),
     ]
+}
+
+/// As configured.
+pub(super) fn ceiling_bytes_per_second(terms: &ShaperTerms) -> u64 {
+    terms.slice().ceiling_bps().map_or(0, |bps| bps.div_ceil(8))
 }
 
 /// A cost was rounded up when it was made of a rate.

@@ -3,7 +3,7 @@
 use slice_common::id::TrafficClass;
 use slice_common::layout::{ShaperKey, ShaperTerms};
 
-use super::rates::{backend, bytes_per_second, class_label, classes};
+use super::rates::{backend, bytes_per_second, ceiling_bytes_per_second, class_label, classes};
 use super::snapshot::{named, slice_label};
 use super::usage::{ClassUsage, PARTS, Used};
 use crate::agent::status::State;
@@ -52,7 +52,7 @@ fn of_slice(state: &State, key: &ShaperKey, terms: &ShaperTerms) -> String {
         ),
         None => format!(
             "{name}: ceiling {} bit/s; not yet known how much is used",
-            bits(bytes_per_second(terms.slice().ceiling))
+            bits(ceiling_bytes_per_second(terms))
         ),
     }
 }

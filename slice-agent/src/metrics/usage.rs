@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use slice_common::id::TrafficClass;
 use slice_common::layout::{ShaperCounts, ShaperKey, ShaperTerms};
 
-use super::rates::{bytes_per_second, classes};
+use super::rates::{bytes_per_second, ceiling_bytes_per_second, classes};
 
 /// Ratios are kept in whole parts of this.
 pub const PARTS: u64 = 1_000_000;
@@ -97,7 +97,7 @@ fn of_slice(
     Some(SliceUsage {
         sent: Used {
             bytes_per_second: per_second(bytes, interval)?,
-            of_bytes_per_second: bytes_per_second(terms.slice().ceiling),
+            of_bytes_per_second: ceiling_bytes_per_second(terms),
         },
         classes: of_classes,
     })

@@ -24,7 +24,7 @@ pub(super) fn terms(names: &Names, key: &Prefixed<ShaperKey>, terms: &ShaperTerm
         named(&names.slices, slice),
         named(&names.uplinks, ifindex),
         backend(terms.backend),
-        rate(terms.slice().ceiling),
+        of(terms.slice().ceiling_bps()),
         classes.collect::<Vec<_>>().join(", ")
     )
 }
@@ -38,7 +38,11 @@ fn backend(number: u32) -> String {
 }
 
 fn rate(cost: ByteCost) -> String {
-    cost.bps().map_or_else(|| "any rate".to_owned(), shown)
+    of(cost.bps())
+}
+
+fn of(bps: Option<u64>) -> String {
+    bps.map_or_else(|| "any rate".to_owned(), shown)
 }
 
 /// Four digits, so that a rate that was rounded when it was written looks as it was meant.

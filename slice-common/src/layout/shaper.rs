@@ -53,10 +53,11 @@ impl ShaperBackend {
 
 layout! {
     /// A class in [`ShaperTerms`]: [`ClassTerms`] in words.
-    pub struct ShaperClass: 96 {
+    pub struct ShaperClass: 104 {
         pub guarantee: u64,
         pub burst_ns: u64,
         pub horizon_ns: u64,
+        pub borrowed_horizon_ns: u64,
         pub mark_ns: u64,
         pub front: u64,
         pub back: u64,
@@ -74,7 +75,7 @@ layout! {
 
 layout! {
     /// Value of `SHAPER_TERMS`: what a slice may do on an uplink. Made by [`ShaperTerms::new`].
-    pub struct ShaperTerms: 864 {
+    pub struct ShaperTerms: 928 {
         /// One of [`ShaperBackend`].
         pub backend: u32,
         /// The place in `SLICE_CLOCKS`.
@@ -112,6 +113,7 @@ impl ShaperClass {
             guarantee: terms.guarantee.word(),
             burst_ns: terms.burst_ns,
             horizon_ns: terms.horizon_ns,
+            borrowed_horizon_ns: terms.borrowed_horizon_ns,
             // What leaves at once comes in bursts that say nothing about a queue.
             mark_ns: if backend == ShaperBackend::Edt.number() {
                 terms.mark_ns
@@ -136,6 +138,7 @@ impl ShaperClass {
             guarantee: ByteCost::from_word(self.guarantee),
             burst_ns: self.burst_ns,
             horizon_ns: self.horizon_ns,
+            borrowed_horizon_ns: self.borrowed_horizon_ns,
             mark_ns: self.mark_ns,
             front: ByteCost::from_word(self.front),
             back: ByteCost::from_word(self.back),

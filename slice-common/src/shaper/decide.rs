@@ -253,7 +253,12 @@ pub const fn decide(arrival: Arrival, terms: Terms<'_>, read: &Readings) -> Deci
     let slot_ns = if is_lane { now_ns } else { slot_ns };
     let departure_ns = later(later(slot_ns, now_ns), read.flow.departure_ns);
     let delay_ns = departure_ns - now_ns;
-    let verdict = match (delay_ns <= class.horizon_ns, is_lane, is_own) {
+    let horizon_ns = if is_lane || is_own {
+        class.horizon_ns
+    } else {
+        class.borrowed_horizon_ns
+    };
+    let verdict = match (delay_ns <= horizon_ns, is_lane, is_own) {
         (false, _, _) => Verdict::Drop,
         (true, true, _) => Verdict::Send(Mode::Lane),
         (true, false, true) => Verdict::Send(Mode::Guaranteed),

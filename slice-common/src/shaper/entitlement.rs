@@ -2,12 +2,16 @@
 //! what nobody is guaranteed. For user space, when a profile is configured.
 //!
 //! A weight costs nothing per packet, because it is turned into a guaranteed rate here. All entitlements
-//! and the lane together are what can be promised, no more: the ceiling's clock cannot run away.
+//! and the lane together are what the ceiling's clock runs at, no more: it cannot run away.
 
 use super::cost::Rate;
 
-/// The part of the promised rate that thin flows may use ahead of everybody: a tenth.
+/// The part of what is assured that no class is entitled to: a tenth. Thin flows may use it ahead of
+/// everybody, but for what is kept spare.
 pub const LANE_PARTS: u64 = 10;
+/// The part of each ceiling that is kept spare: a 200th. A class that wakes up sends its guarantee while
+/// others still hold slots; what that is in the worst second fits in here.
+pub const SPARE_PARTS: u64 = 200;
 
 /// A class as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +25,10 @@ pub struct ClassShare {
 /// Why rates cannot be promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Guarantees and lane are more than there is.
+    /// Guarantees and what is set aside are more than there is.
     TooMuch {
         guarantees_bps: u64,
-        lane_bps: u64,
+        set_aside_bps: u64,
         available_bps: u64,
     },
     /// This class, by position, would get less than [`Rate::MIN_BPS`] when the others send.
@@ -50,9 +54,14 @@ impl Assured {
         self.0
     }
 
+    /// What no class is entitled to.
+    pub const fn set_aside_bps(self) -> u64 {
+        self.0.bps() / LANE_PARTS
+    }
+
     /// The rate of all thin flows together.
     pub const fn lane_bps(self) -> u64 {
-        self.0.bps() / LANE_PARTS
+        self.set_aside_bps() - self.0.bps() / SPARE_PARTS
     }
 
     /// The rate that a class gets whatever the others do. Rounded down, so the sum never exceeds what is
@@ -62,18 +71,18 @@ impl Assured {
         let guarantees_bps = classes
             .iter()
             .fold(0u64, |sum, it| sum.saturating_add(it.guarantee_bps));
-        let lane_bps = self.lane_bps();
-        let promised_bps = guarantees_bps.saturating_add(lane_bps);
-        let Some(spare_bps) = self.0.bps().checked_sub(promised_bps) else {
+        let set_aside_bps = self.set_aside_bps();
+        let promised_bps = guarantees_bps.saturating_add(set_aside_bps);
+        let Some(left_bps) = self.0.bps().checked_sub(promised_bps) else {
             return Err(Refusal::TooMuch {
                 guarantees_bps,
-                lane_bps,
+                set_aside_bps,
                 available_bps: self.0.bps(),
             });
         };
         let weights: u64 = classes.iter().map(|it| u64::from(it.weight)).sum();
         let own = classes.get(class).ok_or(Refusal::Starved { class })?;
-        let excess_bps = spare_bps * u64::from(own.weight) / weights.max(1);
+        let excess_bps = left_bps * u64::from(own.weight) / weights.max(1);
         Rate::new_checked(own.guarantee_bps + excess_bps).ok_or(Refusal::Starved { class })
     }
 }
@@ -162,8 +171,8 @@ mod tests {
                 (0..classes.len()).map(|class| assured.entitlement(&classes, class)).collect();
             let guarantees: u64 = classes.iter().map(|it| it.guarantee_bps).sum();
             let sum: u64 = given.iter().flatten().map(|rate| rate.bps()).sum();
-            prop_assert!(sum + assured.lane_bps() <= bps);
-            let fits = guarantees + assured.lane_bps() <= bps;
+            prop_assert!(sum + assured.lane_bps() <= bps - bps / SPARE_PARTS);
+            let fits = guarantees + assured.set_aside_bps() <= bps;
             for (class, given) in classes.iter().zip(given) {
                 match given {
                     Ok(rate) => prop_assert!(fits && rate.bps() >= class.guarantee_bps),

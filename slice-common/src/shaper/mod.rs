@@ -22,7 +22,7 @@ pub use decide::{
     Arrival, Charges, Decision, FlowReadings, Mode, Readings, Terms, Verdict, decide,
 };
 pub use delay::{DELAY_BUCKETS, delay_bucket, delay_bucket_end_ns};
-pub use entitlement::{Assured, ClassShare, LANE_PARTS, Refusal, check_uplink};
+pub use entitlement::{Assured, ClassShare, LANE_PARTS, Refusal, SPARE_PARTS, check_uplink};
 pub use terms::{ClassTerms, Habits, Patience, SliceTerms, UplinkTerms};
 pub use wire::{LINK_BYTES, Outgoing, segments, wire_bytes};
 

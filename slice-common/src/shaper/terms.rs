@@ -2,7 +2,7 @@
 //! user space, when a profile or a measured round trip changes; programs only read them.
 
 use super::cost::{ByteCost, Rate, WireBytes};
-use super::entitlement::Assured;
+use super::entitlement::{Assured, SPARE_PARTS};
 
 const MS: u64 = 1_000_000;
 
@@ -11,6 +11,9 @@ const MS: u64 = 1_000_000;
 pub struct Patience {
     /// Whatever would wait longer is dropped. 20–50 ms.
     pub horizon_ns: u64,
+    /// The same for what a class borrows: a quarter more than the mark. A class that wakes up sends its
+    /// guarantee beside what was let in before, so that much of the ceiling may be passed.
+    pub borrowed_horizon_ns: u64,
     /// Whatever waits longer is marked: 0.8 round trips, 4–15 ms, never more than half the horizon. Less
     /// leaves the link idle after each mark; more only makes the queue longer.
     pub mark_ns: u64,
@@ -18,19 +21,30 @@ pub struct Patience {
 
 impl Patience {
     pub fn for_round_trip(rtt_ns: u64) -> Self {
+        let mark_ns = (rtt_ns / 5).saturating_mul(4).clamp(4 * MS, 15 * MS);
         Self {
             horizon_ns: rtt_ns.saturating_mul(2).clamp(20 * MS, 50 * MS),
-            mark_ns: (rtt_ns / 5).saturating_mul(4).clamp(4 * MS, 15 * MS),
+            borrowed_horizon_ns: mark_ns / 4 * 5,
+            mark_ns,
         }
     }
+
+    /// Where nothing waits: a class is as far ahead of its rate as its packets would wait, and drops are
+    /// all that keeps the ceiling, so they come early (20 ms of a second are the 2 % by which a ceiling
+    /// may be passed).
+    pub const WITHOUT_QUEUE: Self = Self {
+        horizon_ns: 20 * MS,
+        borrowed_horizon_ns: 20 * MS,
+        mark_ns: 4 * MS,
+    };
 }
 
 /// The uplink that slices share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UplinkTerms {
-    /// At the rate that is paid for.
+    /// At the rate that is paid for, less what is kept spare.
     pub contract: ByteCost,
-    /// At the rate that this slice is guaranteed of it.
+    /// At the rate that this slice is guaranteed of it, less what is kept spare.
     pub guarantee: ByteCost,
     /// Credit of the contract's clock.
     pub burst_ns: u64,
@@ -49,19 +63,25 @@ impl UplinkTerms {
 
     /// `frame` is a full packet on the link.
     pub fn new(contract: Rate, guarantee: Rate, patience: Patience, frame: WireBytes) -> Self {
-        let contract = ByteCost::at(contract);
+        let contract = sustained(contract);
         Self {
             contract,
-            guarantee: ByteCost::at(guarantee),
+            guarantee: sustained(guarantee),
             burst_ns: burst_ns(contract, frame),
             guarantee_burst_ns: patience.mark_ns / 2,
         }
+    }
+
+    /// What the slice is guaranteed of the uplink, as configured; `None` where it has the link to itself.
+    pub fn guarantee_bps(&self) -> Option<u64> {
+        configured_bps(self.guarantee)
     }
 }
 
 /// A slice on one uplink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SliceTerms {
+    /// At the rate of the ceiling, less what is kept spare.
     pub ceiling: ByteCost,
     /// Credit of the ceiling's clock: a millisecond, or two frames. Hides late timers.
     pub burst_ns: u64,
@@ -83,7 +103,7 @@ const THIN_PARTS: u64 = 64;
 impl SliceTerms {
     /// `frame` is a full packet on the link.
     pub fn new(ceiling: Rate, assured: Assured, frame: WireBytes) -> Self {
-        let ceiling = ByteCost::at(ceiling);
+        let ceiling = sustained(ceiling);
         let lane = at_least(assured.lane_bps());
         let thin = at_least(assured.rate().bps() / THIN_PARTS);
         Self {
@@ -95,6 +115,11 @@ impl SliceTerms {
             thin_burst_ns: thin.ns_of(times(frame, 2)),
             lane_packet: times(frame, 2),
         }
+    }
+
+    /// The ceiling as configured.
+    pub fn ceiling_bps(&self) -> Option<u64> {
+        configured_bps(self.ceiling)
     }
 }
 
@@ -123,6 +148,8 @@ pub struct ClassTerms {
     /// the class wakes up while others hold slots.
     pub burst_ns: u64,
     pub horizon_ns: u64,
+    /// Of packets that borrow.
+    pub borrowed_horizon_ns: u64,
     pub mark_ns: u64,
     /// At the rate that interactive flows have ahead of backlogged ones: three quarters of the guarantee.
     pub front: ByteCost,
@@ -148,6 +175,7 @@ impl ClassTerms {
             guarantee: ByteCost::at(entitlement),
             burst_ns: patience.mark_ns / 2,
             horizon_ns: patience.horizon_ns,
+            borrowed_horizon_ns: patience.borrowed_horizon_ns,
             mark_ns: patience.mark_ns,
             front: at_least(front_bps),
             back: at_least(back_bps),
@@ -161,6 +189,16 @@ impl ClassTerms {
             favour_interactive: true,
         }
     }
+}
+
+/// What a rate's clock runs at.
+fn sustained(rate: Rate) -> ByteCost {
+    at_least(rate.bps() - rate.bps() / SPARE_PARTS)
+}
+
+/// The rate that [`sustained`] was made of, as far as its roundings let it be known.
+fn configured_bps(sustained: ByteCost) -> Option<u64> {
+    Some(sustained.bps()? * SPARE_PARTS / (SPARE_PARTS - 1))
 }
 
 fn at_least(bps: u64) -> ByteCost {
@@ -187,6 +225,8 @@ mod tests {
         fn a_mark_comes_well_before_a_drop(rtt_ns: u64) {
             let patience = Patience::for_round_trip(rtt_ns);
             prop_assert!(patience.horizon_ns >= 2 * patience.mark_ns);
+            prop_assert!(patience.horizon_ns > patience.borrowed_horizon_ns);
+            prop_assert!(patience.borrowed_horizon_ns > patience.mark_ns);
             prop_assert!((20 * MS..=50 * MS).contains(&patience.horizon_ns));
         }
     }

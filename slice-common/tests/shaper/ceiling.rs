@@ -153,7 +153,7 @@ fn whole_seconds_keep_to_the_ceiling_and_use_it() {
         measure(&mut simulation, 10);
         let (most, sum) = seconds_of(&simulation, &profile, 10);
         println!("{name}: busiest second {most:.4}, all {sum:.4} of the ceiling");
-        assert!(most <= 1.005, "{name}: {most}");
+        assert!(most <= 1.0, "{name}: {most}");
         assert!(sum >= 0.97, "{name}: {sum}");
     }
 }
@@ -170,8 +170,8 @@ fn on_and_off(profile: &Profile) -> Simulation {
     simulation
 }
 
-/// What a waking class sends at once is paid for when it stops: long windows are exact, the worst second
-/// is not.
+/// What a waking class sends at once is paid for when it stops, and the worst second has what is kept spare:
+/// a 200th.
 #[test]
 fn a_class_that_wakes_up_borrows_from_later() {
     let profile = base();
@@ -180,8 +180,8 @@ fn a_class_that_wakes_up_borrows_from_later() {
     let worst_second = busiest_window_bytes(&simulation.departed, SECOND);
     let worst = part_of(worst_second, profile.ceiling_bps, 1);
     println!("on and off: all {sum:.4}, worst second {worst:.4} of the ceiling");
-    assert!((0.95..=1.002).contains(&sum), "{sum}");
-    assert!(worst <= 1.02, "{worst}");
+    assert!((0.985..=0.996).contains(&sum), "{sum}");
+    assert!(worst <= 1.008, "{worst}");
 }
 
 /// A ceiling for each class instead of borrowing.

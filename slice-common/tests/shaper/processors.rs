@@ -45,6 +45,7 @@ fn patient_terms() -> (UplinkTerms, SliceTerms, ClassTerms) {
     let slice = &plant.slices[0];
     let mut class = slice.classes[0].terms;
     class.horizon_ns = u64::MAX / 4;
+    class.borrowed_horizon_ns = class.horizon_ns;
     (slice.uplink, slice.terms, class)
 }
 
@@ -222,11 +223,14 @@ fn a_departure_is_never_before_one_that_was_claimed_meanwhile() {
 /// read before any of them charges.
 fn accepted_at_once(processors: u64) -> u64 {
     let plant = Plant::new(&[Profile::new(50_000_000, 10, &[40])]);
-    let (slice, class) = (&plant.slices[0], &plant.slices[0].classes[0].terms);
+    let slice = &plant.slices[0];
+    let mut class = slice.classes[0].terms;
+    // So that the first packet that is dropped is the last: borrowed ones are dropped no earlier than own.
+    class.borrowed_horizon_ns = class.horizon_ns;
     let terms = Terms {
         uplink: &slice.uplink,
         slice: &slice.terms,
-        class,
+        class: &class,
     };
     let arrival = Arrival {
         now_ns: START,

@@ -62,7 +62,7 @@ const fn node(name: &'static str, address: [u8; 4], path_mtu: u32) -> Node {
 /// A slice for whose packets there is always room; two classes have terms of their own.
 pub(super) fn without_limits() -> ShaperTerms {
     let most = Rate::new_checked(Rate::MAX_BPS).expect("in range");
-    let (frame, patience) = (WireBytes::new(1538), Patience::for_round_trip(0));
+    let (frame, patience) = (WireBytes::new(1538), Patience::WITHOUT_QUEUE);
     let class = ClassTerms::new(most, patience, frame);
     let slice = SliceTerms::new(most, Assured::new(most, None), frame);
     let place = ShaperPlace {

@@ -115,13 +115,13 @@ fn explain(
     classes: &[TrafficClassRule],
 ) -> QosProblem {
     let available_bps = assured.rate().bps();
-    let lane_bps = assured.lane_bps();
+    let set_aside_bps = assured.set_aside_bps();
     let guarantees_bps: u64 = shares.iter().map(|it| it.guarantee_bps).sum();
     match refusal {
         Refusal::Starved { class } => {
             let own = shares[class];
             let weights: u64 = shares.iter().map(|it| u64::from(it.weight)).sum();
-            let spare_bps = available_bps.saturating_sub(guarantees_bps + lane_bps);
+            let spare_bps = available_bps.saturating_sub(guarantees_bps + set_aside_bps);
             let excess_bps = spare_bps * u64::from(own.weight) / weights.max(1);
             let gets_bps = own.guarantee_bps + excess_bps;
             let sum = format!(
@@ -148,8 +148,11 @@ fn explain(
             let sum = named
                 .filter(|(class, _)| class.guarantee_percent > 0)
                 .map(|(class, share)| format!("{} {}", class.name, shown(share.guarantee_bps)))
-                .chain([format!("1/{LANE_PARTS} for thin flows {}", shown(lane_bps))]);
-            let total_bps = guarantees_bps + lane_bps;
+                .chain([format!(
+                    "1/{LANE_PARTS} for thin flows {}",
+                    shown(set_aside_bps)
+                )]);
+            let total_bps = guarantees_bps + set_aside_bps;
             QosProblem::GuaranteesAboveSliceGuarantee {
                 sum: sum.collect::<Vec<_>>().join(" + "),
                 total: shown(total_bps),
