@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::live::{Inner, tunnel_packet};
+use crate::live::tunnel_packet;
 
 /// More connections are not followed.
 const FLOWS_MAX: usize = 100_000;
@@ -27,13 +27,17 @@ pub(super) enum Order {
 }
 
 impl OrderMeter {
-    /// Of a packet as it comes in, from the outer IPv4 header on; `None`: it says nothing about its place.
+    /// Of a packet as it comes in, from the outer IPv4 header on; `None`: it says nothing about its place. What the
+    /// kernel sends for a connection that is not there yet, or no more, has number 0.
     pub(super) fn judge(&mut self, packet: &[u8]) -> Option<Order> {
         let inner = tunnel_packet(packet)?.inner;
-        let (flow, number) = place(&inner)?;
-        if !inner.is_syn()
-            && let Some(newest) = self.newest.get_mut(&flow)
-        {
+        let flow = (inner.addresses()?, inner.tcp_ports()?);
+        if inner.is_syn() {
+            // Ports are used again, and who agrees to a connection numbers that packet 0.
+            self.newest.remove(&flow);
+        }
+        let number = inner.number().filter(|number| *number != 0)?;
+        if let Some(newest) = self.newest.get_mut(&flow) {
             let is_ahead = number.wrapping_sub(*newest).cast_signed() > 0;
             if !is_ahead {
                 return Some(Order::Overtaken);
@@ -41,18 +45,12 @@ impl OrderMeter {
             *newest = number;
             return Some(Order::Kept);
         }
-        if self.newest.len() == FLOWS_MAX && !self.newest.contains_key(&flow) {
+        if self.newest.len() == FLOWS_MAX {
             return None;
         }
         self.newest.insert(flow, number);
         Some(Order::Kept)
     }
-}
-
-/// What the kernel sends for a connection that is not there yet, or no more, has number 0.
-fn place(inner: &Inner<'_>) -> Option<(Flow, u16)> {
-    let number = inner.number().filter(|number| *number != 0)?;
-    Some(((inner.addresses()?, inner.tcp_ports()?), number))
 }
 
 #[cfg(test)]
@@ -103,6 +101,9 @@ mod tests {
         assert_eq!(meter.judge(&packet(1, 900, |tcp| tcp)), KEPT);
         assert_eq!(meter.judge(&packet(1, 100, Tcp::syn)), KEPT);
         assert_eq!(meter.judge(&packet(1, 101, |tcp| tcp)), KEPT);
+        let agreed = packet(1, 0, |tcp| tcp.syn().ack());
+        assert_eq!(meter.judge(&agreed), None);
+        assert_eq!(meter.judge(&packet(1, 50, |tcp| tcp)), KEPT);
     }
 
     #[test]
