@@ -142,6 +142,10 @@ pub struct QosArgs {
     /// Play only what gives every figure once
     #[arg(long)]
     pub short: bool,
+    /// Vary the base row too: two slices, two nodes, 80 ms, BBR, 1 % loss, each alone; and how long after each other
+    /// loads begin
+    #[arg(long, conflicts_with = "short")]
+    pub full: bool,
     /// Measure `edt` in a virtual machine even if this host's kernel has `fq`
     #[arg(long)]
     pub guest: bool,

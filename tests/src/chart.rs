@@ -30,6 +30,17 @@ pub struct Panel {
     pub series: Vec<Series>,
     /// What is marked across the panel.
     pub marks: Vec<Mark>,
+    /// Where it says which series is which.
+    pub legend: Corner,
+}
+
+/// Where lines leave room.
+#[derive(Clone, Copy, Debug)]
+pub enum Corner {
+    UpperRight,
+    LowerRight,
+    /// No corner: lines are at both sides.
+    Middle,
 }
 
 #[derive(Clone, Debug)]
@@ -91,7 +102,8 @@ impl Axis {
     fn label(&self, place: f64) -> String {
         match self.is_logarithmic {
             true => format!("{:.0}", 10_f64.powf(place)),
-            false => format!("{place}"),
+            // Steps are sums of fractions.
+            false => format!("{}", (place * 1e6).round() / 1e6),
         }
     }
 }
@@ -150,7 +162,11 @@ fn draw_panel<'b>((area, panel): (&Area<'b>, &Panel)) -> Drawn<'b> {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(match panel.legend {
+            Corner::UpperRight => SeriesLabelPosition::UpperRight,
+            Corner::LowerRight => SeriesLabelPosition::LowerRight,
+            Corner::Middle => SeriesLabelPosition::MiddleMiddle,
+        })
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .label_font((FONT, 12))
@@ -206,6 +222,7 @@ mod tests {
                 Mark::Level(50.0, "ceiling".into()),
                 Mark::Moment(5.0, "from here on".into()),
             ],
+            legend: Corner::UpperRight,
         };
         let picture = draw(&[
             panel(Axis::linear("ms", 0.0, 100.0), &[(0.0, 10.0), (9.0, 500.0)]),

@@ -21,6 +21,8 @@ const GUEST_SERIES: &str = "6.12";
 /// What a guest may take to boot and to bring the lab up, and for each second of measuring: emulated, all scenarios.
 const GUEST_START_LIMIT: Duration = Duration::from_secs(600);
 const GUEST_SECOND_LIMIT: Duration = Duration::from_secs(100);
+/// How much longer everything takes than the base row.
+const FULL_TIMES: u32 = 3;
 
 /// Runs the bench and ends as it ends.
 /// # Errors  when something cannot be built or started.
@@ -64,7 +66,11 @@ fn measured_in_guest(qos: &QosArgs) -> Result<Value> {
     if qos.short {
         words.push("--short".to_owned());
     }
-    let seconds = u32::try_from(qos.seconds)?;
+    let mut seconds = u32::try_from(qos.seconds)?;
+    if qos.full {
+        words.push("--full".to_owned());
+        seconds *= FULL_TIMES;
+    }
     let limit = GUEST_START_LIMIT + GUEST_SECOND_LIMIT * seconds;
     Ok(match qos_in_guest(words, limit) {
         Ok(outcome) => {

@@ -68,6 +68,15 @@ pub enum Verdict {
 }
 
 impl Limit {
+    /// What is wrong with a value that stands for itself, if anything; no number is no pass.
+    pub fn missed_by(self, name: &str, value: f64) -> Option<String> {
+        let (is_met, words) = match self {
+            Self::AtMost(limit) => (value <= limit, format!("at most {limit}")),
+            Self::AtLeast(limit) => (value >= limit, format!("at least {limit}")),
+        };
+        (!is_met).then(|| format!("{name} {value:.4}, {words}"))
+    }
+
     /// Judges a whole interval: its median alone proves nothing.
     pub fn judge(self, estimate: &Estimate) -> Verdict {
         let (is_met, is_missed) = match self {

@@ -10,9 +10,9 @@ use super::Report;
 use super::screen::Screen;
 use crate::bench::qos::course::{Course, Running};
 use crate::bench::qos::load::{CongestionControl, ExchangeSpec, StreamSpec};
-use crate::bench::qos::scene::{Profile, RELOAD_LIMIT, Scene};
+use crate::bench::qos::scene::{Link, Profile, RELOAD_LIMIT, Rates, Scene};
 use crate::bench::statistics::percentile;
-use crate::chart::{self, Axis, COLOURS, Mark, Panel, Series};
+use crate::chart::{self, Axis, COLOURS, Corner, Mark, Panel, Series};
 use crate::lab::{Lab, Wan};
 
 const LINK_BPS: u64 = 50_000_000;
@@ -85,7 +85,10 @@ pub(super) fn play(
         "who shares a paid link: a bulk replication, eight client streams, and a client who waits for answers",
     );
     let scene = Scene::in_lab(lab)?;
-    scene.set_link(Some(LINK_BPS))?;
+    scene.set_link(&Link {
+        rate_bps: Some(LINK_BPS),
+        ..Link::default()
+    })?;
     let act = observe(&scene, screen)?;
     scene.set_profile(None)?;
     lab.set_wan(&Wan::Router)?;
@@ -106,8 +109,9 @@ fn observe(scene: &Scene<&Lab>, screen: &Screen) -> Result<Act> {
     let without_ns = running.watch(MEASURE)?;
     screen
         .step("the same traffic goes on; every node's configuration gets a ceiling and guarantees");
-    scene.write_profile(Some(PROFILE))?;
-    let is_taken = running.watch_until(RELOAD_LIMIT, || scene.has_taken(Some(PROFILE)))?;
+    let rates = Some(Rates::from(PROFILE));
+    scene.write_rates(rates)?;
+    let is_taken = running.watch_until(RELOAD_LIMIT, || scene.have_taken(rates))?;
     ensure!(is_taken, scene.not_taken());
     let shaped_ns = running.sampled_ns();
     let backend = scene.backend()?;
@@ -218,6 +222,7 @@ fn draw(act: &Act, path: &Path) -> Result<()> {
             Mark::Level(guarantee, "guarantee of replication".to_owned()),
             from_here_on.clone(),
         ],
+        legend: Corner::UpperRight,
     };
     let answers: Vec<_> = act.course.answers.iter().flatten().collect();
     let slowest_ns = answers.iter().map(|it| it.took_ns).max().unwrap_or(0);
@@ -235,6 +240,7 @@ fn draw(act: &Act, path: &Path) -> Result<()> {
             is_dotted: true,
         }],
         marks: vec![from_here_on],
+        legend: Corner::UpperRight,
     };
     chart::write(path, &[rates, times])
 }

@@ -156,7 +156,7 @@ impl Relay {
             }
             let now_ns = self.now_ns();
             if let Err(reason) = self.model.arrive(now_ns, from, to, packet.to_vec()) {
-                self.stats.count_drop(from, to, reason);
+                self.stats.count_drop([from, to], length, reason);
             }
         }
         Ok(())

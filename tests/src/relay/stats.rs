@@ -43,6 +43,8 @@ pub struct DirectionStats {
     pub bytes_out: u64,
     pub drops_queue: u64,
     pub drops_loss: u64,
+    /// IP bytes of those.
+    pub bytes_lost: u64,
     pub drops_too_big: u64,
 }
 
@@ -70,11 +72,14 @@ impl RelayStats {
         })
     }
 
-    pub(super) fn count_drop(&mut self, from: usize, to: usize, reason: WanDrop) {
+    pub(super) fn count_drop(&mut self, [from, to]: [usize; 2], bytes: usize, reason: WanDrop) {
         let direction = &mut self.directions[from][to];
         match reason {
             WanDrop::Queue => direction.drops_queue += 1,
-            WanDrop::Loss => direction.drops_loss += 1,
+            WanDrop::Loss => {
+                direction.drops_loss += 1;
+                direction.bytes_lost += bytes as u64;
+            }
             WanDrop::TooBig => direction.drops_too_big += 1,
             WanDrop::Memory => self.drops_memory += 1,
         }

@@ -24,7 +24,7 @@ use crate::{setup, shell};
 /// What the lab runs besides our own programs.
 const TOOLS: [&str; 3] = ["ip", "tc", "ethtool"];
 /// What the lab and the shaper need of a kernel.
-const MODULES: [&str; 7] = [
+const MODULES: [&str; 8] = [
     "veth",
     "bridge",
     "tun",
@@ -32,6 +32,7 @@ const MODULES: [&str; 7] = [
     "sch_ingress",
     "cls_bpf",
     "sch_fq",
+    "tcp_bbr",
 ];
 const MEMORY_MIB: u32 = 2048;
 /// An instruction takes one nanosecond.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::load::{Answer, ExchangeSpec, Exchanges, StreamSpec, Streams};
-use super::scene::Scene;
+use super::scene::{Elsewhere, Scene};
 use crate::lab::Lab;
 use crate::traffic::sleep_until_ns;
 
@@ -132,6 +132,12 @@ impl<'a, L: Borrow<Lab>> Running<'a, L> {
             let started = Streams::start(&self.scene.data, &self.scene.fetcher, *spec)?;
             self.streams.push(started);
         }
+        Ok(())
+    }
+
+    /// Begins to send from elsewhere; counted after what was there before.
+    pub fn add_from(&mut self, from: Elsewhere, spec: StreamSpec) -> Result<()> {
+        self.streams.push(self.scene.stream_from(from, spec)?);
         Ok(())
     }
 

@@ -19,7 +19,7 @@ enum Guest {
     Measured {
         /// On which kernel, and by which clock.
         place: String,
-        report: GuestReport,
+        report: Box<GuestReport>,
     },
     Failed(String),
 }

@@ -37,6 +37,8 @@ pub struct CongestionControl(&'static str);
 impl CongestionControl {
     /// What nearly every host has.
     pub const CUBIC: Self = Self("cubic");
+    /// Takes losses for no sign of a full link.
+    pub const BBR: Self = Self("bbr");
 
     pub fn of_name(name: &str) -> Option<Self> {
         let known = CONGESTION_CONTROLS.iter().find(|it| **it == name);
@@ -76,9 +78,25 @@ pub struct Streams {
 }
 
 impl Streams {
+    /// Streams that are fetched.
     /// # Errors  when they cannot connect.
     pub fn start(data: &Place, fetcher: &Place, spec: StreamSpec) -> Result<Self> {
         let listener = listen(data, spec.port)?;
+        Self::run(spec, || connection(&listener, data, fetcher, spec.port))
+    }
+
+    /// Streams that are opened by who sends, as a producer does.
+    /// # Errors  when they cannot connect.
+    pub fn produce(producer: &Place, broker: &Place, spec: StreamSpec) -> Result<Self> {
+        let listener = listen(broker, spec.port)?;
+        Self::run(spec, || {
+            let [server, client] = connection(&listener, broker, producer, spec.port)?;
+            Ok([client, server])
+        })
+    }
+
+    /// `connect` gives the end that sends, and the one that receives.
+    fn run(spec: StreamSpec, connect: impl Fn() -> Result<[TcpStream; 2]>) -> Result<Self> {
         let mut streams = Self {
             port: spec.port,
             received_bytes: Arc::default(),
@@ -87,15 +105,15 @@ impl Streams {
             threads: Vec::new(),
         };
         for _ in 0..spec.flows {
-            let [server, client] = connection(&listener, data, fetcher, spec.port)?;
+            let [sender, receiver] = connect()?;
             let CongestionControl(name) = spec.congestion_control;
-            setsockopt(&server, sockopt::TcpCongestion, &OsString::from(name))
+            setsockopt(&sender, sockopt::TcpCongestion, &OsString::from(name))
                 .with_context(|| format!("this kernel has no congestion control {name}"))?;
-            streams.mss_bytes = u64::from(getsockopt(&server, sockopt::TcpMaxSeg)?);
+            streams.mss_bytes = u64::from(getsockopt(&sender, sockopt::TcpMaxSeg)?);
             let stop = streams.stop.clone();
-            let writer = move || write(server, spec.on_and_off, &stop);
+            let writer = move || write(sender, spec.on_and_off, &stop);
             let received = streams.received_bytes.clone();
-            let reader = move || read(client, &received);
+            let reader = move || read(receiver, &received);
             streams.threads.push(thread::spawn(writer));
             streams.threads.push(thread::spawn(reader));
         }

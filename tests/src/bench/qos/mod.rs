@@ -4,13 +4,19 @@
 //! Three clusters of the lab, a real agent on each node; the link from east to west delays and counts, and
 //! has no limit of its own, so that whatever the shaper lets through too much is seen.
 
+pub mod axes;
+mod controls;
 pub mod course;
+pub mod figures;
 pub mod guest;
 pub mod load;
+pub mod observe;
+pub mod pictures;
+pub mod plans;
 pub mod report;
 pub mod scene;
+pub mod starts;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -20,119 +26,32 @@ use super::report::Machine;
 use crate::arguments::QosArgs;
 use crate::json_file::JsonFile;
 use crate::lab::LabOptions;
-use load::{CongestionControl, ExchangeSpec, StreamSpec};
+use controls::LINK_ALONE;
+use figures::{Promise, Scenarios};
+use load::CongestionControl;
+use observe::Manner;
+use pictures::Pictures;
+use plans::{CLIENT, Plan, REPLICATION, plan, small, streams};
 use report::{Backend, Figures, Limits, Measured, Report, Scenario};
-use scene::{Observed, Profile, Scene};
+use scene::{Link, Profile, Scene};
+use starts::Starts;
 
-const REPLICATION: u16 = 9091;
-const CLIENT: u16 = 9092;
 const PROFILE: Profile = Profile {
     ceiling_bps: 50_000_000,
     replication_percent: 40,
     client_percent: 30,
 };
 /// With nothing else configured, what is left (20 % beside the lane) goes to the four classes evenly.
-const REPLICATION_GUARANTEE_BPS: f64 = 20_000_000.0;
-const CLIENT_GUARANTEE_BPS: f64 = 15_000_000.0;
+const PROMISE: Promise = Promise {
+    ceiling_bps: 50_000_000.0,
+    replication_bps: 20_000_000.0,
+    client_bps: 15_000_000.0,
+};
 const WARM_UP: Duration = Duration::from_secs(2);
 /// The link may be so late at the worst, or times of answers say nothing.
 const LATE_US_MAX: u64 = 5_000;
-/// What a short run leaves out: what is left gives every figure.
-const LONG_RUN_ONLY: [&str; 5] = [
-    "s1_replication",
-    "s2_clients",
-    "s3_1_against_64",
-    "s3_16_against_1",
-    "s6_on_and_off",
-];
 /// What begins so must miss a limit.
 const CONTROL: &str = "control_";
-const TEN_MS: Duration = Duration::from_millis(10);
-
-/// Streams and questions that run together.
-struct Plan {
-    name: &'static str,
-    streams: Vec<StreamSpec>,
-    exchanges: Vec<ExchangeSpec>,
-}
-
-fn plan(name: &'static str, streams: &[StreamSpec], exchanges: &[ExchangeSpec]) -> Plan {
-    Plan {
-        name,
-        streams: streams.to_vec(),
-        exchanges: exchanges.to_vec(),
-    }
-}
-
-const fn streams(port: u16, flows: usize) -> StreamSpec {
-    StreamSpec {
-        port,
-        flows,
-        on_and_off: None,
-        congestion_control: CongestionControl::CUBIC,
-    }
-}
-
-/// A small answer a hundred times a second.
-const fn small(port: u16) -> ExchangeSpec {
-    ExchangeSpec {
-        port,
-        interval: TEN_MS,
-        answer_bytes: 200,
-    }
-}
-
-/// A follower in sync: a tenth of the ceiling.
-const IN_SYNC: ExchangeSpec = ExchangeSpec {
-    port: REPLICATION,
-    interval: TEN_MS,
-    answer_bytes: 5_500,
-};
-
-/// What the shaper has to cope with.
-fn plans() -> Vec<Plan> {
-    let half = StreamSpec {
-        on_and_off: Some(Duration::from_secs(1)),
-        ..streams(REPLICATION, 4)
-    };
-    vec![
-        plan("idle", &[], &[small(CLIENT), small(REPLICATION)]),
-        plan("s1_replication", &[streams(REPLICATION, 1)], &[]),
-        plan("s2_clients", &[streams(CLIENT, 8)], &[]),
-        plan(
-            "s3_1_against_16",
-            &[streams(REPLICATION, 1), streams(CLIENT, 16)],
-            &[],
-        ),
-        plan(
-            "s3_1_against_64",
-            &[streams(REPLICATION, 1), streams(CLIENT, 64)],
-            &[],
-        ),
-        plan(
-            "s3_16_against_1",
-            &[streams(REPLICATION, 16), streams(CLIENT, 1)],
-            &[],
-        ),
-        plan(
-            "s4_client_answers",
-            &[streams(REPLICATION, 8)],
-            &[small(CLIENT)],
-        ),
-        plan(
-            "s5_both_saturated",
-            &[streams(REPLICATION, 4), streams(CLIENT, 8)],
-            &[small(CLIENT), small(REPLICATION)],
-        ),
-        plan("s6_on_and_off", &[half, streams(CLIENT, 8)], &[]),
-        plan("in_sync_idle", &[], &[IN_SYNC]),
-        plan(
-            "in_sync_and_catch_up",
-            &[streams(REPLICATION, 1)],
-            &[IN_SYNC],
-        ),
-    ]
-}
 
 /// Runs everything and returns the exit code.
 pub fn run(args: &QosArgs) -> Result<u8> {
@@ -141,6 +60,10 @@ pub fn run(args: &QosArgs) -> Result<u8> {
     report.lines().iter().for_each(|line| println!("{line}"));
     if let Some(figures) = figures {
         figures.write(&report)?;
+        let drawn = report.draw_beside(&figures)?;
+        drawn
+            .iter()
+            .for_each(|it| println!("drawn: {}", it.display()));
     }
     Ok(report.exit_code())
 }
@@ -155,6 +78,7 @@ pub fn measure(args: &QosArgs) -> Result<Report> {
     let agent = super::agent_beside(args.agent.as_deref())?;
     let mut report = Report {
         is_short: args.short,
+        is_full: args.full,
         congestion_control: args.congestion_control.clone(),
         ceiling_bps: PROFILE.ceiling_bps,
         machine: Machine::here(0)?,
@@ -182,21 +106,18 @@ pub fn measure(args: &QosArgs) -> Result<Report> {
     let mut bench = Bench {
         scene: &scene,
         length: Duration::from_secs(args.seconds),
-        is_short: args.short,
+        extent: Extent::of(args),
         backend,
         congestion_control,
-        scenarios: BTreeMap::new(),
+        scenarios: Scenarios::new(),
+        pictures: Pictures::default(),
         faults: Vec::new(),
     };
-    let figures = bench.figures();
+    let measured = bench.measured();
     report.faults.append(&mut bench.faults);
-    match figures {
-        Ok(figures) => {
-            let measured = Measured {
-                figures,
-                measured_in: format!("this host, Linux {}", report.machine.kernel_release),
-                scenarios: bench.scenarios,
-            };
+    match measured {
+        Ok(mut measured) => {
+            measured.measured_in = format!("this host, Linux {}", report.machine.kernel_release);
             report.backends.insert(backend, measured);
         }
         Err(error) => report.faults.push(format!("{backend}: {error:#}")),
@@ -214,134 +135,128 @@ pub fn measure(args: &QosArgs) -> Result<Report> {
 pub fn with_and_without(agent: &Path, options: LabOptions) -> Result<[Scenario; 2]> {
     let scene = Scene::build(agent, options)?;
     let loads = [streams(REPLICATION, 1), streams(CLIENT, 16)];
-    let play = || {
-        let observed =
-            scene.observe(&loads, &[small(CLIENT)], [WARM_UP, Duration::from_secs(3)])?;
-        anyhow::Ok(Scenario::of(&observed))
+    let plan = plan("with_and_without", &loads, &[small(CLIENT)]);
+    let manner = Manner {
+        warm_up: WARM_UP,
+        length: Duration::from_secs(3),
+        stagger: Duration::ZERO,
+        congestion_control: CongestionControl::CUBIC,
     };
+    let play = || anyhow::Ok(Scenario::of(&scene.observe(&plan, &manner)?));
     scene.set_profile(Some(PROFILE))?;
     let with = play().context("with the shaper")?;
     scene.set_profile(None)?;
-    scene.set_link(Some(PROFILE.ceiling_bps))?;
+    scene.set_link(&Link {
+        rate_bps: Some(PROFILE.ceiling_bps),
+        ..Link::default()
+    })?;
     let without = play().context("without the shaper")?;
     Ok([with, without])
+}
+
+/// How much of it is played.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// What gives every figure once.
+    Short,
+    Base,
+    /// Other rows and other starts too.
+    Full,
+}
+
+impl Extent {
+    const fn of(args: &QosArgs) -> Self {
+        match (args.short, args.full) {
+            (true, _) => Self::Short,
+            (false, false) => Self::Base,
+            (false, true) => Self::Full,
+        }
+    }
 }
 
 /// One backend's part of a run.
 struct Bench<'a> {
     scene: &'a Scene,
+    /// Of each scenario of the base row.
     length: Duration,
-    /// Not every scenario.
-    is_short: bool,
+    extent: Extent,
     backend: Backend,
     congestion_control: CongestionControl,
-    scenarios: BTreeMap<String, Scenario>,
+    /// The base row, and the controls.
+    scenarios: Scenarios,
+    pictures: Pictures,
     /// What makes figures void, one sentence each.
     faults: Vec<String>,
 }
 
 impl Bench<'_> {
-    fn figures(&mut self) -> Result<Figures> {
-        self.scene.set_profile(Some(PROFILE))?;
-        for plan in plans() {
-            if !(self.is_short && LONG_RUN_ONLY.contains(&plan.name)) {
-                self.play(&plan)?;
-            }
+    /// The course of it: the base row, what varies it, and last what must fail, after which nothing is shaped.
+    fn measured(&mut self) -> Result<Measured> {
+        self.scene.set_profile(Some(self.profile()))?;
+        self.base_row()?;
+        let mut figures = Figures::of(&self.scenarios, &Scenarios::new(), &PROMISE)?;
+        let mut measured = Measured::default();
+        let mut begun = Vec::new();
+        if self.extent == Extent::Full {
+            begun = self.starts()?;
+            measured.axes = self.axes()?;
         }
-        let reordered: u64 = self.scenarios.values().map(|it| it.reordered).sum();
-        let ceiling = PROFILE.ceiling_bps as f64;
-        let fastest = self.scenarios.values().map(|it| it.wire_bps_max_1s);
-        let ceiling_ratio = fastest.fold(0.0, f64::max) / ceiling;
-        let controls_failed_as_they_should = self.controls(&Limits::of(self.backend))?;
-        let of = |name: &str| {
-            self.scenarios
-                .get(name)
-                .with_context(|| format!("no {name}"))
-        };
-        let busy = [
-            "s1_replication",
-            "s2_clients",
-            "s3_1_against_16",
-            "s5_both_saturated",
-        ];
-        let played = |name: &&str| !(self.is_short && LONG_RUN_ONLY.contains(name));
-        let mut slowest = f64::INFINITY;
-        for name in busy.iter().filter(|name| played(name)) {
-            slowest = slowest.min(of(name)?.wire_bps / ceiling);
-        }
-        let guaranteed = [
-            ("s3_1_against_16", 0, REPLICATION_GUARANTEE_BPS),
-            ("s3_1_against_64", 0, REPLICATION_GUARANTEE_BPS),
-            ("s3_16_against_1", 1, CLIENT_GUARANTEE_BPS),
-        ];
-        let mut least = f64::INFINITY;
-        for (name, stream, bps) in guaranteed.iter().filter(|(name, ..)| played(name)) {
-            least = least.min(of(name)?.streams_bps[*stream] / bps);
-        }
-        let (idle, in_sync) = (of("idle")?, of("in_sync_idle")?);
-        let (answers, saturated) = (of("s4_client_answers")?, of("s5_both_saturated")?);
-        let catch_up = of("in_sync_and_catch_up")?;
-        let own_class = |class: usize| saturated.p99_ms[class] - idle.p99_ms[class];
-        Ok(Figures {
-            ceiling_ratio_max_1s: ceiling_ratio,
-            guarantee_ratio_min: least,
-            work_conservation_ratio: slowest,
-            client_p99_idle_ms: idle.p99_ms[0],
-            client_p99_added_ms: answers.p99_ms[0] - idle.p99_ms[0],
-            own_class_p99_added_ms: own_class(0).max(own_class(1)),
-            insync_p99_ratio_during_catchup: catch_up.p99_ms[0] / in_sync.p99_ms[0],
-            catchup_share_of_rest: catch_up.streams_bps[0] / (ceiling - in_sync.wire_bps),
-            // At the same rate: at twenty times of it the lab itself has packets overtake each other.
-            reordered_by_shaper: reordered as i64 - of("control_link_alone")?.reordered as i64,
-            controls_failed_as_they_should,
+        measured.controls = self.controls(&Limits::of(self.backend))?;
+        // At the same rate: at twenty times of it the lab itself has packets overtake each other.
+        let reordered = self.scenarios[LINK_ALONE].reordered as i64;
+        figures.reordered_by_shaper -= reordered;
+        figures.controls_failed_as_they_should = measured.controls.values().all(|it| *it);
+        measured.starts = (!begun.is_empty()).then(|| Starts::of(begun, reordered));
+        Ok(Measured {
+            figures,
+            scenarios: std::mem::take(&mut self.scenarios),
+            pictures: std::mem::take(&mut self.pictures),
+            ..measured
         })
     }
 
-    /// What must miss its limit, or the measurement sees nothing: no shaper on a link without a limit, none on
-    /// one with a limit, and a replication that may use nothing but its guarantee.
-    fn controls(&mut self, limits: &Limits) -> Result<bool> {
-        let ceiling = PROFILE.ceiling_bps as f64;
-        let guarantee_only = Profile {
-            ceiling_bps: REPLICATION_GUARANTEE_BPS as u64,
-            ..PROFILE
-        };
-        self.scene.set_profile(Some(guarantee_only))?;
-        let split = self.play(&plan("control_split", &[streams(REPLICATION, 1)], &[]))?;
-        self.scene.set_profile(None)?;
-        let load = [streams(REPLICATION, 8)];
-        let unshaped = self.play(&plan("control_no_shaper", &load, &[small(CLIENT)]))?;
-        self.scene.set_link(Some(PROFILE.ceiling_bps))?;
-        let queued = self.play(&plan("control_link_alone", &load, &[small(CLIENT)]))?;
-        self.scene.set_link(None)?;
-        let idle = &self.scenarios["idle"];
-        let added_ms = queued.p99_ms[0] - idle.p99_ms[0];
-        Ok(split.wire_bps / ceiling < limits.work_conservation_min
-            && unshaped.wire_bps_max_1s / ceiling > limits.ceiling_ratio_max
-            && added_ms > limits.client_p99_added_ms_max)
+    const fn profile(&self) -> Profile {
+        PROFILE
     }
 
-    fn play(&mut self, plan: &Plan) -> Result<Scenario> {
-        eprintln!("bench: {}: {}", self.backend, plan.name);
-        let with_control = |stream: &StreamSpec| StreamSpec {
-            congestion_control: self.congestion_control,
-            ..*stream
+    fn base_row(&mut self) -> Result<()> {
+        let plans = match self.extent {
+            Extent::Short => plans::base_of_short_run(),
+            Extent::Base | Extent::Full => plans::base(),
         };
-        let streams: Vec<_> = plan.streams.iter().map(with_control).collect();
-        let observed: Observed = self
-            .scene
-            .observe(&streams, &plan.exchanges, [WARM_UP, self.length])
-            .with_context(|| plan.name.to_owned())?;
+        for plan in plans {
+            let scenario = self.play("", &plan, &self.manner())?;
+            self.scenarios.insert(plan.name.to_owned(), scenario);
+        }
+        Ok(())
+    }
+
+    const fn manner(&self) -> Manner {
+        Manner {
+            warm_up: WARM_UP,
+            length: self.length,
+            stagger: Duration::ZERO,
+            congestion_control: self.congestion_control,
+        }
+    }
+
+    /// `row`: what is said before the scenario's name.
+    fn play(&mut self, row: &str, plan: &Plan, manner: &Manner) -> Result<Scenario> {
+        let name = plan.name;
+        eprintln!("bench: {}: {row}{name}", self.backend);
+        let observed = self.scene.observe(plan, manner);
+        let observed = observed.with_context(|| format!("{row}{name}"))?;
         let scenario = Scenario::of(&observed);
-        let is_control = plan.name.starts_with(CONTROL);
-        let is_timed = !plan.exchanges.is_empty() && !is_control;
+        let is_timed = !plan.exchanges.is_empty() && !name.starts_with(CONTROL);
         if is_timed && scenario.relay_late_us_max > LATE_US_MAX {
             self.faults.push(format!(
-                "{}: the lab's link was {} us late: somebody else uses the machine",
-                plan.name, scenario.relay_late_us_max
+                "{row}{name}: the lab's link was {} us late: somebody else uses the machine",
+                scenario.relay_late_us_max
             ));
         }
-        self.scenarios
-            .insert(plan.name.to_owned(), scenario.clone());
+        if row.is_empty() {
+            self.pictures.note(plan, &observed);
+        }
         Ok(scenario)
     }
 }

@@ -6,7 +6,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::super::report::Machine;
-use super::scene::Observed;
+use super::super::statistics::Limit;
+use super::axes::Row;
+use super::figures::Scenarios;
+use super::observe::Observed;
+use super::pictures::Pictures;
+use super::starts::Starts;
 
 /// What keeps packets to their time, as agents name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,6 +56,8 @@ pub struct Report {
     pub faults: Vec<String>,
     /// Not every scenario was played.
     pub is_short: bool,
+    /// The rows beside the base row were played too.
+    pub is_full: bool,
     pub congestion_control: String,
     pub ceiling_bps: u64,
     pub machine: Machine,
@@ -64,7 +71,16 @@ pub struct Measured {
     pub figures: Figures,
     /// On which kernel, and by which clock.
     pub measured_in: String,
-    pub scenarios: BTreeMap<String, Scenario>,
+    /// Whether each missed what it should.
+    pub controls: BTreeMap<String, bool>,
+    pub scenarios: Scenarios,
+    /// Rows that differ from the base row in one thing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub axes: BTreeMap<String, Row>,
+    /// The base row with loads that begin by other gaps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts: Option<Starts>,
+    pub pictures: Pictures,
 }
 
 /// The figures of one backend. Units are in the names.
@@ -84,7 +100,7 @@ pub struct Figures {
 }
 
 /// What one scenario did.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Scenario {
     pub wire_bps: f64,
     pub wire_bps_max_1s: f64,
@@ -130,6 +146,8 @@ pub struct Limits {
     pub guarantee_ratio_min: f64,
     pub work_conservation_min: f64,
     pub client_p99_added_ms_max: f64,
+    /// Where round trips are long, so much of one may be added, if that is more.
+    pub client_p99_added_ratio_max: f64,
     pub own_class_p99_added_ms_max: f64,
 }
 
@@ -139,6 +157,7 @@ impl Limits {
         guarantee_ratio_min: 0.98,
         work_conservation_min: 0.97,
         client_p99_added_ms_max: 0.5,
+        client_p99_added_ratio_max: 0.05,
         own_class_p99_added_ms_max: 1.0,
     };
     pub const VQ: Self = Self {
@@ -146,6 +165,7 @@ impl Limits {
         guarantee_ratio_min: 0.95,
         work_conservation_min: 0.95,
         client_p99_added_ms_max: 2.0,
+        client_p99_added_ratio_max: 0.0,
         own_class_p99_added_ms_max: 5.0,
     };
 
@@ -154,6 +174,12 @@ impl Limits {
             Backend::Edt => Self::EDT,
             Backend::Vq => Self::VQ,
         }
+    }
+
+    /// Where answers take as long without anything else.
+    pub fn client_p99_added_ms_max(&self, idle_ms: f64) -> f64 {
+        let part_ms = self.client_p99_added_ratio_max * idle_ms;
+        self.client_p99_added_ms_max.max(part_ms)
     }
 
     /// What holds in every short run: its busiest second is that in which streams begin, and three answers are
@@ -172,63 +198,74 @@ const INSYNC_P99_RATIO_MAX: f64 = 1.2;
 const CATCHUP_SHARE_MIN: f64 = 0.9;
 
 impl Figures {
-    /// The figures that miss their limit, one sentence each.
-    pub fn missed(&self, limits: &Limits) -> Vec<String> {
-        let at_most = |name: &str, value: f64, limit: f64| {
-            (value.is_nan() || value > limit).then(|| format!("{name} {value:.4}, at most {limit}"))
-        };
-        let at_least = |name: &str, value: f64, limit: f64| {
-            (value.is_nan() || value < limit)
-                .then(|| format!("{name} {value:.4}, at least {limit}"))
-        };
-        let mut missed: Vec<String> = [
-            at_most(
+    /// Every figure that has a limit.
+    pub fn limited(&self, limits: &Limits) -> [(&'static str, f64, Limit); 8] {
+        use Limit::{AtLeast, AtMost};
+        [
+            (
                 "ceiling_ratio_max_1s",
                 self.ceiling_ratio_max_1s,
-                limits.ceiling_ratio_max,
+                AtMost(limits.ceiling_ratio_max),
             ),
-            at_least(
+            (
                 "guarantee_ratio_min",
                 self.guarantee_ratio_min,
-                limits.guarantee_ratio_min,
+                AtLeast(limits.guarantee_ratio_min),
             ),
-            at_least(
+            (
                 "work_conservation_ratio",
                 self.work_conservation_ratio,
-                limits.work_conservation_min,
+                AtLeast(limits.work_conservation_min),
             ),
-            at_most(
+            (
                 "client_p99_added_ms",
                 self.client_p99_added_ms,
-                limits.client_p99_added_ms_max,
+                AtMost(limits.client_p99_added_ms_max),
             ),
-            at_most(
+            (
                 "own_class_p99_added_ms",
                 self.own_class_p99_added_ms,
-                limits.own_class_p99_added_ms_max,
+                AtMost(limits.own_class_p99_added_ms_max),
             ),
-            at_most(
+            (
                 "insync_p99_ratio_during_catchup",
                 self.insync_p99_ratio_during_catchup,
-                INSYNC_P99_RATIO_MAX,
+                AtMost(INSYNC_P99_RATIO_MAX),
             ),
-            at_least(
+            (
                 "catchup_share_of_rest",
                 self.catchup_share_of_rest,
-                CATCHUP_SHARE_MIN,
+                AtLeast(CATCHUP_SHARE_MIN),
+            ),
+            (
+                "reordered_by_shaper",
+                self.reordered_by_shaper as f64,
+                AtMost(0.0),
             ),
         ]
-        .into_iter()
-        .flatten()
-        .collect();
-        if self.reordered_by_shaper > 0 {
-            missed.push(format!(
-                "reordered_by_shaper {}, none allowed",
-                self.reordered_by_shaper
-            ));
-        }
+    }
+
+    /// The figures that miss their limit, one sentence each.
+    pub fn missed(&self, limits: &Limits) -> Vec<String> {
+        let limited = self.limited(limits).into_iter();
+        let mut missed: Vec<String> = limited
+            .filter_map(|(name, value, limit)| limit.missed_by(name, value))
+            .collect();
         if !self.controls_failed_as_they_should {
             missed.push("a control did not fail as it should".to_owned());
+        }
+        missed
+    }
+}
+
+impl Measured {
+    /// What misses its limit, one sentence each.
+    fn missed(&self, limits: &Limits) -> Vec<String> {
+        let mut missed = self.figures.missed(limits);
+        missed.extend(self.starts.iter().flat_map(|it| it.missed(limits)));
+        for (name, row) in &self.axes {
+            let of_row = row.missed(limits).into_iter();
+            missed.extend(of_row.map(|it| format!("{name}: {it}")));
         }
         missed
     }
@@ -243,7 +280,7 @@ impl Report {
             } else {
                 limits
             };
-            let missed = measured.figures.missed(&limits);
+            let missed = measured.missed(&limits);
             missed.into_iter().map(move |it| format!("{backend}: {it}"))
         });
         missed.collect()
@@ -281,7 +318,18 @@ impl Measured {
         )];
         let scenarios = self.scenarios.iter();
         lines.extend(scenarios.map(|(name, scenario)| scenario.line(name)));
+        for (axis, row) in &self.axes {
+            lines.push(format!("{backend}, {axis}"));
+            let scenarios = row.scenarios.iter();
+            lines.extend(scenarios.map(|(name, scenario)| scenario.line(name)));
+            lines.push(row.line());
+        }
+        if let Some(starts) = &self.starts {
+            lines.push(format!("{backend}, begun {:?} ms apart", starts.offsets_ms));
+            lines.extend(starts.lines());
+        }
         lines.push(format!("{backend}, measured in {}", self.measured_in));
+        lines.push(format!("{backend}, controls: {:?}", self.controls));
         lines.push(format!("{backend}: {:#?}", self.figures));
         lines
     }

@@ -2,30 +2,26 @@
 
 use std::borrow::Borrow;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize as _;
-use serde_yaml_ng::Value;
+use serde_yaml_ng::{Mapping, Value};
 
-use super::course::{Course, Running, SAMPLE_INTERVAL};
-use super::load::{ExchangeSpec, StreamSpec};
+use super::load::{StreamSpec, Streams};
 use super::report::Backend;
 use crate::child::poll_until;
 use crate::lab::inventory::{NODES, cluster_index};
 use crate::lab::{Lab, LabOptions, Wan};
 use crate::place::Place;
-use crate::relay::{DirectionStats, Settings};
+use crate::relay::Settings;
 
-const ONE_WAY_DELAY: Duration = Duration::from_millis(5);
 /// Ethernet's part of each packet on the link, gaps included.
 const ETHERNET_BYTES: u64 = 38;
 /// How long agents may take over a profile.
 pub const RELOAD_LIMIT: Duration = Duration::from_secs(30);
 /// First the queue is put there, then terms say so.
 const BACKEND_LIMIT: Duration = Duration::from_secs(5);
-const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// What slice `kafka` may send.
 #[derive(Clone, Copy, Debug)]
@@ -35,23 +31,86 @@ pub struct Profile {
     pub client_percent: u64,
 }
 
-/// What one scenario did.
-#[derive(Clone, Debug, Default)]
-pub struct Observed {
-    /// The most that the link carried in a second, from the first byte on.
-    pub wire_bps_max_1s: f64,
-    /// What each [`StreamSpec`] brought over, after the warm-up.
-    pub streams_bps: Vec<f64>,
-    /// The link as a whole, after the warm-up.
-    pub wire_bps: f64,
-    /// Of each [`ExchangeSpec`], sorted.
-    pub times_ns: Vec<Vec<u64>>,
-    /// How many packets of connections came to the link behind one that was sent later.
-    pub reordered: u64,
-    /// How late the lab's own link was, at the worst.
-    pub relay_late_us_max: u64,
-    /// All of it, the warm-up too.
-    pub course: Course,
+/// All that documents say of rates.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// Of slice `kafka`.
+    pub profile: Profile,
+    /// What is paid for.
+    pub link_bps: u64,
+    /// How many nodes of a cluster send by it.
+    pub nodes: u32,
+    /// What slice `kafka` can send whatever the other slice does; `None`: its ceiling.
+    pub guarantee_bps: Option<u64>,
+    /// `None`: the other slice is not shaped.
+    pub other: Option<OtherSlice>,
+}
+
+/// What slice `shop` may send by the same link.
+#[derive(Clone, Copy, Debug)]
+pub struct OtherSlice {
+    pub ceiling_bps: u64,
+    pub guarantee_bps: u64,
+}
+
+impl From<Profile> for Rates {
+    /// The slice has the link to itself.
+    fn from(profile: Profile) -> Self {
+        Self {
+            profile,
+            link_bps: profile.ceiling_bps,
+            nodes: 1,
+            guarantee_bps: None,
+            other: None,
+        }
+    }
+}
+
+/// What the link between the clusters is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    pub one_way: Duration,
+    /// What it carries at most, with a queue of a tenth of a second; `None`: all that comes.
+    pub rate_bps: Option<u64>,
+    /// The part that it loses from east to west.
+    pub loss: f64,
+    /// Of the series that says which.
+    pub seed: u64,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            one_way: Duration::from_millis(5),
+            rate_bps: None,
+            loss: 0.0,
+            seed: 1,
+        }
+    }
+}
+
+impl Link {
+    fn settings(&self, [from, to]: [usize; 2]) -> Settings {
+        let mut settings = Settings::with_delay(self.one_way);
+        settings.seed = self.seed;
+        settings.paths[from][to].loss = self.loss;
+        if let Some(rate_bps) = self.rate_bps {
+            settings = settings.with_rate(rate_bps);
+            for uplink in &mut settings.uplinks {
+                uplink.queue_bytes = rate_bps / 8 / 10;
+            }
+        }
+        settings
+    }
+}
+
+/// From where to where, besides from one broker to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// In slice `shop`, by the same nodes.
+    OtherSlice,
+    /// From a client on the cluster's other node, who sends to the broker that fetches otherwise.
+    OtherNode,
 }
 
 /// The lab, with agents: an own one, or one that is up.
@@ -60,14 +119,14 @@ pub struct Scene<L: Borrow<Lab> = Lab> {
     lab: L,
     pub data: Place,
     pub fetcher: Place,
-    direction: [usize; 2],
+    pub(super) direction: [usize; 2],
 }
 
 impl Scene {
     /// # Errors  when the lab does not come up.
     pub fn build(agent: &Path, options: LabOptions) -> Result<Self> {
         let lab = Lab::up(&LabOptions {
-            wan: Wan::relay(Settings::with_delay(ONE_WAY_DELAY)),
+            wan: Wan::relay(Settings::with_delay(Link::default().one_way)),
             ..options
         })?;
         lab.start_agents(agent)?;
@@ -88,30 +147,28 @@ impl<L: Borrow<Lab>> Scene<L> {
         })
     }
 
-    fn lab(&self) -> &Lab {
+    pub(super) fn lab(&self) -> &Lab {
         self.lab.borrow()
     }
 
-    /// A link that carries so much at most, with a queue of a tenth of a second; `None`: all that comes.
-    pub fn set_link(&self, rate_bps: Option<u64>) -> Result<()> {
-        let mut settings = Settings::with_delay(ONE_WAY_DELAY);
-        if let Some(rate_bps) = rate_bps {
-            settings = settings.with_rate(rate_bps);
-            for uplink in &mut settings.uplinks {
-                uplink.queue_bytes = rate_bps / 8 / 10;
-            }
-        }
+    pub fn set_link(&self, link: &Link) -> Result<()> {
+        let settings = link.settings(self.direction);
         self.lab().set_wan(&Wan::relay(settings))
     }
 
     /// Has every agent take the profile over; `None`: nothing is shaped.
     pub fn set_profile(&self, profile: Option<Profile>) -> Result<()> {
-        self.write_profile(profile)?;
-        let taken = poll_until(RELOAD_LIMIT, || Ok(self.has_taken(profile)?.then_some(())))?;
+        self.set_rates(profile.map(Rates::from))
+    }
+
+    /// Has every agent take the rates over; `None`: nothing is shaped.
+    pub fn set_rates(&self, rates: Option<Rates>) -> Result<()> {
+        self.write_rates(rates)?;
+        let taken = poll_until(RELOAD_LIMIT, || Ok(self.have_taken(rates)?.then_some(())))?;
         taken.ok_or_else(|| self.not_taken())
     }
 
-    /// Why a profile that was written is not in force, as far as an agent says.
+    /// Why rates that were written are not in force, as far as an agent says.
     pub fn not_taken(&self) -> anyhow::Error {
         let log = NODES
             .first()
@@ -121,15 +178,15 @@ impl<L: Borrow<Lab>> Scene<L> {
             .iter()
             .flat_map(|text| text.lines().rev().take(5))
             .collect();
-        anyhow!("the agents did not take the profile over, the last that one says: {lines:#?}")
+        anyhow!("the agents did not take the rates over, the last that one says: {lines:#?}")
     }
 
-    /// Writes the profile into every agent's configuration.
-    pub fn write_profile(&self, profile: Option<Profile>) -> Result<()> {
+    /// Writes the rates into every agent's configuration.
+    pub fn write_rates(&self, rates: Option<Rates>) -> Result<()> {
         for node in &NODES {
             let file = self.lab().node(node.name)?.config;
             let text = std::fs::read_to_string(&file)?;
-            let whole = shaped(&text, profile)?;
+            let whole = shaped(&text, rates)?;
             if whole == text {
                 continue;
             }
@@ -140,21 +197,25 @@ impl<L: Borrow<Lab>> Scene<L> {
         Ok(())
     }
 
-    /// Whether every agent has the profile in force.
-    pub fn has_taken(&self, profile: Option<Profile>) -> Result<bool> {
-        let wanted = match profile {
-            Some(profile) => vec![profile.ceiling_bps as f64 / 8.0; NODES.len()],
-            None => Vec::new(),
-        };
-        Ok(self.ceilings()? == wanted)
+    /// Whether every agent has the rates in force.
+    pub fn have_taken(&self, rates: Option<Rates>) -> Result<bool> {
+        let nodes = rates.map_or(1, |it| u64::from(it.nodes));
+        let ceiling = |bps: u64| vec![(bps / nodes) as f64 / 8.0; NODES.len()];
+        let kafka = rates.map(|it| ceiling(it.profile.ceiling_bps));
+        let other = rates.and_then(|it| it.other);
+        let shop = other.map(|it| ceiling(it.ceiling_bps));
+        Ok(self.ceilings("kafka")? == kafka.unwrap_or_default()
+            && self.ceilings("shop")? == shop.unwrap_or_default())
     }
 
     /// Those in force, in bytes a second.
-    fn ceilings(&self) -> Result<Vec<f64>> {
+    fn ceilings(&self, slice: &str) -> Result<Vec<f64>> {
         let counters = self.lab().counters()?;
         let all = counters.iter();
-        let of_ceiling = all.filter(|(it, _)| it.name == "sliceplane_ceiling_bytes_per_second");
-        Ok(of_ceiling.map(|(_, value)| value).collect())
+        let of_slice = all.filter(|(it, _)| {
+            it.name == "sliceplane_ceiling_bytes_per_second" && it.labels["slice"] == slice
+        });
+        Ok(of_slice.map(|(_, value)| value).collect())
     }
 
     /// What keeps packets to their time on the first node, as its agent says.
@@ -186,77 +247,29 @@ impl<L: Borrow<Lab>> Scene<L> {
         Ok(come.is_some())
     }
 
-    /// Runs everything together: warms up, then measures.
-    /// # Errors  when a load fails.
-    pub fn observe(
-        &self,
-        streams: &[StreamSpec],
-        exchanges: &[ExchangeSpec],
-        [warm_up, length]: [Duration; 2],
-    ) -> Result<Observed> {
-        self.wait_until_idle()?;
-        let relay_before = self.lab().relay()?.stats()?.uptime_ms;
-        let (judged_before, overtaken_before) = self.overtaken()?;
-        let mut running = Running::start(self, exchanges)?;
-        running.add(streams)?;
-        running.watch(warm_up)?;
-        let span_ns = running.watch(length)?;
-        let course = running.stop()?;
-        let (judged, overtaken) = self.overtaken()?;
-        ensure!(
-            judged > judged_before,
-            "the lab's link cannot tell whether packets are in order"
-        );
-        let relay = self.lab().relay()?.stats()?;
-        Ok(Observed {
-            wire_bps: course.wire_bps(&span_ns),
-            streams_bps: (0..streams.len())
-                .map(|stream| course.stream_bps(stream, &span_ns))
-                .collect(),
-            times_ns: (0..exchanges.len())
-                .map(|exchange| course.times_ns(exchange, &span_ns))
-                .collect(),
-            wire_bps_max_1s: course.wire_bps_max_1s(),
-            reordered: overtaken - overtaken_before,
-            relay_late_us_max: relay.worst_lateness_us(relay_before).0,
-            course,
-        })
+    /// Begins to send from elsewhere.
+    /// # Errors  when nothing connects.
+    pub(super) fn stream_from(&self, from: Elsewhere, spec: StreamSpec) -> Result<Streams> {
+        let place = |pod| self.lab().pod(pod)?.place();
+        match from {
+            Elsewhere::OtherSlice => Streams::start(&place("web-0")?, &place("web-2")?, spec),
+            Elsewhere::OtherNode => Streams::produce(&place("analytics-1")?, &self.fetcher, spec),
+        }
     }
 
-    /// What the link carried from east to west since it exists, and when it had.
+    /// What came to the link from east to west since it exists, and when it had; but what its queue had no room for.
     pub(super) fn wire_bytes(&self) -> Result<(u64, u64)> {
         let [from, to] = self.direction;
         let stats = self.lab().relay()?.stats()?;
         let direction = stats.directions[from][to];
-        let bytes = direction.bytes_out + ETHERNET_BYTES * direction.packets_out;
-        Ok((bytes, stats.at_ns))
-    }
-
-    /// Nothing of the scenario before is under way any more.
-    fn wait_until_idle(&self) -> Result<()> {
-        let (mut last, _) = self.wire_bytes()?;
-        let idle = poll_until(DRAIN_LIMIT, || {
-            thread::sleep(SAMPLE_INTERVAL);
-            let (now, _) = self.wire_bytes()?;
-            let is_idle = now - last < 2000;
-            last = now;
-            Ok(is_idle.then_some(()))
-        })?;
-        idle.context("the link does not come to rest")
-    }
-
-    /// How many packets of connections came to the link at all, and behind one that was sent later; both ways.
-    fn overtaken(&self) -> Result<(u64, u64)> {
-        let [from, to] = self.direction;
-        let stats = self.lab().relay()?.stats()?;
-        let both = [stats.directions[from][to], stats.directions[to][from]];
-        let sum = |of: fn(&DirectionStats) -> u64| both.iter().map(of).sum();
-        Ok((sum(|it| it.tcp_packets), sum(|it| it.tcp_overtaken)))
+        let packets = direction.packets_out + direction.drops_loss;
+        let bytes = direction.bytes_out + direction.bytes_lost;
+        Ok((bytes + ETHERNET_BYTES * packets, stats.at_ns))
     }
 }
 
-/// A node's documents, with the profile in place of what they say of rates.
-fn shaped(text: &str, profile: Option<Profile>) -> Result<String> {
+/// A node's documents, with the rates in place of what they say of any.
+fn shaped(text: &str, rates: Option<Rates>) -> Result<String> {
     let documents = serde_yaml_ng::Deserializer::from_str(text).map(Value::deserialize);
     let mut documents = documents.collect::<Result<Vec<_>, _>>()?;
     for document in &mut documents {
@@ -264,13 +277,27 @@ fn shaped(text: &str, profile: Option<Profile>) -> Result<String> {
             document["kind"].as_str(),
             document["metadata"]["name"].as_str(),
         ) {
-            (Some("Node"), _) => set(document, "uplinks", profile.map(uplinks).transpose()?),
+            (Some("Node"), _) => set(document, "uplinks", rates.map(uplinks).transpose()?),
             (Some("Slice"), Some("kafka")) => {
                 let qos = document["spec"]
                     .get_mut("qos")
                     .context("slice kafka has classes")?;
-                set(qos, "ceiling", profile.map(ceiling).transpose()?);
-                set_guarantees(qos, profile)?;
+                let (ceiling, guarantee) = match rates {
+                    Some(rates) => (Some(rates.profile.ceiling_bps), rates.guarantee_bps),
+                    None => (None, None),
+                };
+                set(qos, "ceiling", ceiling.map(everywhere).transpose()?);
+                set(
+                    qos,
+                    "sliceGuarantee",
+                    guarantee.map(everywhere).transpose()?,
+                );
+                set_guarantees(qos, rates.map(|it| it.profile))?;
+            }
+            (Some("Slice"), Some("shop")) => {
+                let other = rates.and_then(|it| it.other);
+                let qos = other.map(of_other_slice).transpose()?;
+                set(&mut document["spec"], "qos", qos);
             }
             _ => {}
         }
@@ -288,15 +315,24 @@ fn set(mapping: &mut Value, key: &str, value: Option<Value>) {
     }
 }
 
-fn uplinks(profile: Profile) -> Result<Value> {
-    let rate = profile.ceiling_bps;
-    let text = format!("[{{name: wan, interface: nic0, rate: \"{rate}\"}}]");
+fn uplinks(rates: Rates) -> Result<Value> {
+    let Rates {
+        link_bps, nodes, ..
+    } = rates;
+    let text = format!("[{{name: wan, interface: nic0, rate: \"{link_bps}\", nodes: {nodes}}}]");
     Ok(serde_yaml_ng::from_str(&text)?)
 }
 
-fn ceiling(profile: Profile) -> Result<Value> {
-    let text = format!("{{default: \"{}\"}}", profile.ceiling_bps);
-    Ok(serde_yaml_ng::from_str(&text)?)
+fn everywhere(bps: u64) -> Result<Value> {
+    Ok(serde_yaml_ng::from_str(&format!("{{default: \"{bps}\"}}"))?)
+}
+
+fn of_other_slice(slice: OtherSlice) -> Result<Value> {
+    let mut qos = Value::Mapping(Mapping::new());
+    set(&mut qos, "ceiling", Some(everywhere(slice.ceiling_bps)?));
+    let guarantee = everywhere(slice.guarantee_bps)?;
+    set(&mut qos, "sliceGuarantee", Some(guarantee));
+    Ok(qos)
 }
 
 fn set_guarantees(qos: &mut Value, profile: Option<Profile>) -> Result<()> {
@@ -325,10 +361,27 @@ mod tests {
             replication_percent: 40,
             client_percent: 30,
         };
-        let with = shaped(&text, Some(profile)).unwrap();
+        let alone = shaped(&text, Some(profile.into())).unwrap();
+        assert!(!alone.contains("sliceGuarantee"), "{alone}");
+        let rates = Rates {
+            link_bps: 60_000_000,
+            nodes: 2,
+            guarantee_bps: Some(35_000_000),
+            other: Some(OtherSlice {
+                ceiling_bps: 30_000_000,
+                guarantee_bps: 25_000_000,
+            }),
+            ..profile.into()
+        };
+        let with = shaped(&alone, Some(rates)).unwrap();
         for part in [
             "uplinks:",
+            "60000000",
+            "nodes: 2",
             "50000000",
+            "35000000",
+            "30000000",
+            "25000000",
             "guaranteePercent: 40",
             "guaranteePercent: 30",
         ] {
@@ -336,6 +389,8 @@ mod tests {
         }
         let without = shaped(&with, None).unwrap();
         assert_eq!(without, shaped(&text, None).unwrap());
-        assert!(!without.contains("uplinks") && !without.contains("guaranteePercent"));
+        for part in ["uplinks", "guaranteePercent", "ceiling", "sliceGuarantee"] {
+            assert!(!without.contains(part), "{part} in\n{without}");
+        }
     }
 }
