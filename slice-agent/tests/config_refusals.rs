@@ -282,7 +282,7 @@ refused! {
         "match: [{protocol: TCP, port: 9090}]"
         => "match: []",
         "node.yaml, document 2, Slice kafka, spec.qos.classes[0].match: the list is empty; list \
-         the ports of the class, or remove the class from the end of the list";
+         the ports or pods of the class, or remove the class from the end of the list";
 
     unknown_mode:
         "{mode: Mapped, ranges: [10.77.0.0/16]}"
@@ -510,14 +510,14 @@ refused! {
         "sliceAddress: 10.77.0.2"
         => "sliceAddress: 10.77.0.9",
         "node.yaml, document 1, Node east/east-1, endpoints[0].sliceAddress: `10.77.0.9` lies \
-         outside the blocks of kafka/kafka on this node (10.77.0.0/29); take an address from \
-         one of them";
+         outside the blocks of kafka/kafka that this node has (10.77.0.0/29); take an address \
+         from one of them";
 
     namespace_without_a_block:
         "{slice: kafka, namespace: kafka, name: kafka-0"
         => "{slice: kafka, namespace: brokers, name: kafka-0",
-        "node.yaml, document 1, Node east/east-1, endpoints[0]: the node has no block of \
-         kafka/brokers, so no address for this endpoint; add one to `blocks`";
+        "node.yaml, document 1, Node east/east-1, endpoints[0]: this node has no block of \
+         kafka/brokers, so no address for this endpoint; add one to its `blocks`";
 
     node_inside_a_slice:
         "underlay: {address: 172.20.1.11"

@@ -83,7 +83,7 @@ struct Error {
 }
 
 /// Each changes one thing that one program decides by, or only counts by.
-const ERRORS: [Error; 12] = [
+const ERRORS: [Error; 14] = [
     Error {
         name: "a_rule_were_missing",
         program: Program::PodEgress,
@@ -111,6 +111,22 @@ const ERRORS: [Error; 12] = [
                 .routes
                 .iter_mut()
                 .for_each(|(_, _, to)| to.cluster ^= 1)
+        },
+    },
+    Error {
+        name: "a_sender_were_of_another_class",
+        program: Program::PodEgress,
+        make: |tables| {
+            let endpoints = tables.endpoints.iter_mut();
+            endpoints.for_each(|(_, pod)| pod.class.class ^= 1);
+        },
+    },
+    Error {
+        name: "a_receiver_were_of_another_class",
+        program: Program::PodEgress,
+        make: |tables| {
+            let routes = tables.routes.iter_mut();
+            routes.for_each(|(_, _, to)| to.class ^= 1);
         },
     },
     Error {

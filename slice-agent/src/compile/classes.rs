@@ -1,4 +1,4 @@
-//! Traffic classes become a table of prefixes.
+//! Traffic classes become a table of prefixes of ports, and what pods and blocks say of themselves.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use slice_common::layout::{Class, ClassKey};
 
 use super::ports::prefixes;
 use crate::image::{Names, Prefixed};
-use crate::model::ValidatedSlice;
+use crate::model::{self, Labels, ValidatedSlice};
 
 pub(super) const DEFAULT_NAME: &str = "default";
 
@@ -23,12 +23,8 @@ pub(super) fn add_slice(
         names
             .classes
             .insert((number, class_number), class.name.clone());
-        let value = Class {
-            class: class_number,
-            dscp: class.dscp,
-            reserved: 0,
-        };
-        for traffic in &class.matches {
+        let value = numbered(slice, class_number);
+        for traffic in &class.traffic {
             for prefix in prefixes(traffic.first_port, traffic.last_port) {
                 let prefix_bits = match prefix.bits {
                     0 => ClassKey::BITS_PROTOCOL,
@@ -43,5 +39,27 @@ pub(super) fn add_slice(
                 classes.insert(Prefixed { key, prefix_bits }, value);
             }
         }
+    }
+}
+
+/// Of a pod, by its labels or its namespace.
+pub(super) fn of_pod(slice: &ValidatedSlice, namespace: &str, labels: &Labels) -> Class {
+    numbered(slice, model::class_of(slice, namespace, labels))
+}
+
+/// Of whatever pod a block's addresses belong to.
+pub(super) fn of_block(slice: &ValidatedSlice, namespace: &str) -> Class {
+    of_pod(slice, namespace, &Labels::new())
+}
+
+fn numbered(slice: &ValidatedSlice, number: u8) -> Class {
+    let listed = number.checked_sub(1);
+    match listed.and_then(|at| slice.classes.get(usize::from(at))) {
+        Some(class) => Class {
+            class: number,
+            dscp: class.dscp,
+            reserved: 0,
+        },
+        None => Class::DEFAULT,
     }
 }

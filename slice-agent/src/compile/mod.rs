@@ -12,6 +12,7 @@ mod policy;
 mod ports;
 mod shaping;
 mod tables;
+mod ways;
 
 pub use early_drop::{Obstacle, early_drop};
 pub use node_addresses::left_out;

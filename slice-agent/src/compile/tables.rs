@@ -12,14 +12,16 @@ use slice_common::layout::{
 use slice_common::wire::vxlan;
 
 use super::delivery::{Delivery, Member};
+use super::ways::Way;
 use super::{classes, early_drop, guarded, node_addresses, outside, policy, shaping};
 use crate::image::{
     Attachment, HostFacts, Interface, Names, NodeImage, PodRoute, PortOwner, Prefixed, Program,
     WayBack,
 };
 use crate::model::{
-    self, Addressing, ConfigError, IsolationLevel, MTU_BYTES_MIN, Problem, Validated,
-    ValidatedBlock, ValidatedEndpoint, ValidatedPeer, ValidatedRemote, ValidatedSlice,
+    self, Addressing, ConfigError, IsolationLevel, KnownPod, MTU_BYTES_MIN, Problem, Validated,
+    ValidatedBlock, ValidatedElsewhere, ValidatedEndpoint, ValidatedPeer, ValidatedRemote,
+    ValidatedSlice,
 };
 
 const TABLE: u32 = TableId::HUB.0;
@@ -155,7 +157,7 @@ impl<'a> Builder<'a> {
         let cluster = cluster_number(&node.cluster);
         self.names.clusters.insert(cluster, node.cluster.clone());
         for block in &node.blocks {
-            self.add_route(block, cluster, RouteKind::Local, 0, Member::NOBODY);
+            self.add_block(block, Way::to_this_node(cluster));
         }
     }
 
@@ -176,6 +178,8 @@ impl<'a> Builder<'a> {
                 cluster: 0,
                 namespace: 0,
                 kind: RouteKind::Unreachable.number(),
+                class: 0,
+                dscp: 0,
                 path_group: 0,
                 deliver_group: 0,
                 deliver_members: 0,
@@ -199,12 +203,13 @@ impl<'a> Builder<'a> {
             return;
         };
         let namespace = policy::namespace_id(slice, &endpoint.namespace);
+        let cluster = cluster_number(&self.configuration.node().cluster);
         let (pod_address, slice_address) = (endpoint.address.into(), endpoint.slice_address.into());
         let value = Endpoint {
             table: TABLE,
             slice: slice.id.number(),
             namespace,
-            cluster: cluster_number(&self.configuration.node().cluster),
+            cluster,
             pod_address,
             slice_address,
             flags: match slice.isolation.level {
@@ -212,7 +217,7 @@ impl<'a> Builder<'a> {
                 IsolationLevel::Slice => Endpoint::ISOLATED,
                 IsolationLevel::Strict => Endpoint::ISOLATED | Endpoint::CONFINED,
             },
-            reserved: 0,
+            class: classes::of_pod(slice, &endpoint.namespace, &endpoint.labels),
         };
         self.image.endpoints.insert(interface.ifindex, value);
         let key = LocalKey {
@@ -231,6 +236,7 @@ impl<'a> Builder<'a> {
             },
         };
         self.image.local.insert(key, local);
+        self.add_pod_of_its_own_class(&endpoint.into(), Way::to_this_node(cluster));
         if slice.delivery == model::Delivery::Stack {
             let sources = model::sources(self.configuration.node(), slice);
             let ways = sources.into_iter().map(WayBack::To);
@@ -283,7 +289,8 @@ impl<'a> Builder<'a> {
                 flags,
             },
         );
-        self.add_blocks_elsewhere(&peer.blocks, cluster, path_group, member);
+        let way = Way::by(path_group, cluster, member);
+        self.add_elsewhere(&peer.blocks, &peer.endpoints, way);
         self.names.clusters.insert(cluster, peer.cluster.clone());
         self.names.paths.insert(path, shown.clone());
         self.names.path_groups.insert(path_group, shown.clone());
@@ -318,7 +325,8 @@ impl<'a> Builder<'a> {
         let path_group = remote.path_group().number();
         let cluster = cluster_number(&remote.cluster);
         self.image.path_groups.insert(path_group, group);
-        self.add_blocks_elsewhere(&remote.blocks, cluster, path_group, members);
+        let way = Way::by(path_group, cluster, members);
+        self.add_elsewhere(&remote.blocks, &remote.endpoints, way);
         self.names.clusters.insert(cluster, remote.cluster.clone());
         self.names
             .path_groups
@@ -357,19 +365,21 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn add_blocks_elsewhere(
+    fn add_elsewhere(
         &mut self,
         blocks: &[ValidatedBlock],
-        cluster: u32,
-        path_group: u32,
-        deliverers: Member,
+        endpoints: &[ValidatedElsewhere],
+        way: Way,
     ) {
         for block in blocks {
-            self.add_route(block, cluster, RouteKind::Via, path_group, deliverers);
+            self.add_block(block, way);
             let slice = self.configuration.slice(&block.slice);
             if slice.is_some_and(|slice| slice.addressing == Addressing::Native) {
                 self.image.guards.insert(block.prefix);
             }
+        }
+        for endpoint in endpoints {
+            self.add_pod_of_its_own_class(&endpoint.into(), way);
         }
     }
 
@@ -389,27 +399,27 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn add_route(
-        &mut self,
-        block: &ValidatedBlock,
-        cluster: u32,
-        kind: RouteKind,
-        path_group: u32,
-        deliverers: Member,
-    ) {
-        let Some(slice) = self.configuration.slice(&block.slice) else {
+    fn add_block(&mut self, block: &ValidatedBlock, way: Way) {
+        if let Some(slice) = self.configuration.slice(&block.slice) {
+            let class = classes::of_block(slice, &block.namespace);
+            let route = way.route(slice, &block.namespace, class);
+            self.image.routes.insert(route_key(block.prefix), route);
+        }
+    }
+
+    /// A pod whose labels say something else than its block does has a route of its own, which differs in
+    /// nothing but the class.
+    fn add_pod_of_its_own_class(&mut self, pod: &KnownPod, way: Way) {
+        let Some(slice) = self.configuration.slice(pod.slice) else {
             return;
         };
-        let route = Route {
-            slice: slice.id.number(),
-            cluster,
-            namespace: policy::namespace_id(slice, &block.namespace),
-            kind: kind.number(),
-            path_group,
-            deliver_group: deliverers.group,
-            deliver_members: deliverers.bits,
-        };
-        self.image.routes.insert(route_key(block.prefix), route);
+        let class = classes::of_pod(slice, pod.namespace, pod.labels);
+        if class != classes::of_block(slice, pod.namespace) {
+            let route = way.route(slice, pod.namespace, class);
+            self.image
+                .routes
+                .insert(route_key(pod.slice_address.into()), route);
+        }
     }
 
     fn attach(&mut self, interface: &str, ifindex: u32, program: Program) {
@@ -449,7 +459,11 @@ impl<'a> Builder<'a> {
                 Capacity::LOCAL,
             ),
             ("endpoints", image.endpoints.len(), Capacity::ENDPOINTS),
-            ("blocks and ranges", image.routes.len(), Capacity::ROUTES),
+            (
+                "blocks, ranges, and pods of another class than their block",
+                image.routes.len(),
+                Capacity::ROUTES,
+            ),
             ("class entries", image.classes.len(), Capacity::CLASSES),
             (
                 "slices with a ceiling, counted on each uplink",

@@ -9,7 +9,8 @@ use super::error::{Overlap, Place, Problem};
 use super::slice::overlap;
 use super::validate::Findings;
 use super::validated::{
-    Addressing, ValidatedBlock, ValidatedEndpoint, ValidatedNode, ValidatedSlice,
+    Addressing, ValidatedBlock, ValidatedElsewhere, ValidatedEndpoint, ValidatedNode,
+    ValidatedSlice,
 };
 
 pub(super) fn check(node: &ValidatedNode, slices: &[ValidatedSlice], found: &mut Findings) {
@@ -28,6 +29,14 @@ pub(super) fn check(node: &ValidatedNode, slices: &[ValidatedSlice], found: &mut
         if let Some(slice) = by_name.get(endpoint.slice.as_str()) {
             check_endpoint(node, endpoint, slice, found);
         }
+    }
+    for peer in &node.peers {
+        let holder = format!("peer {}/{}", peer.cluster, peer.name);
+        check_elsewhere(&holder, &peer.blocks, &peer.endpoints, found);
+    }
+    for remote in &node.remotes {
+        let holder = format!("cluster {}", remote.cluster);
+        check_elsewhere(&holder, &remote.blocks, &remote.endpoints, found);
     }
     check_underlay(node, slices, &owned, found);
 }
@@ -128,33 +137,56 @@ fn check_endpoint(
     slice: &ValidatedSlice,
     found: &mut Findings,
 ) {
-    let owner = format!("{}/{}", endpoint.slice, endpoint.namespace);
-    let (place, address) = (endpoint.place.field("sliceAddress"), endpoint.slice_address);
-    let blocks: Vec<Ipv4Net> = node
-        .blocks
-        .iter()
-        .filter(|block| (&block.slice, &block.namespace) == (&endpoint.slice, &endpoint.namespace))
-        .map(|block| block.prefix)
-        .collect();
+    let address = endpoint.slice_address;
     if slice.addressing == Addressing::Native && address != endpoint.address {
         let problem = Problem::NativeAddress {
             slice_address: address.to_string(),
             address: endpoint.address.to_string(),
             slice: slice.name.clone(),
         };
-        found.add(&place, problem);
-    } else if blocks.is_empty() {
-        found.add(&endpoint.place, Problem::NoBlock { owner });
-    } else if !blocks.iter().any(|block| block.contains(&address)) {
-        let (address, blocks) = (address.to_string(), listed(&blocks));
-        found.add(
-            &place,
-            Problem::AddressOutsideBlocks {
-                address,
-                owner,
-                blocks,
-            },
-        );
+        found.add(&endpoint.place.field("sliceAddress"), problem);
+        return;
+    }
+    let owner = (endpoint.slice.as_str(), endpoint.namespace.as_str());
+    let pod = (&endpoint.place, owner, address);
+    check_in_blocks(pod, "this node", &node.blocks, found);
+}
+
+fn check_elsewhere(
+    holder: &str,
+    blocks: &[ValidatedBlock],
+    endpoints: &[ValidatedElsewhere],
+    found: &mut Findings,
+) {
+    for endpoint in endpoints {
+        let owner = (endpoint.slice.as_str(), endpoint.namespace.as_str());
+        let pod = (&endpoint.place, owner, endpoint.slice_address);
+        check_in_blocks(pod, holder, blocks, found);
+    }
+}
+
+/// A pod's address is from a block that its node has for its slice and namespace.
+fn check_in_blocks(
+    (place, owner, address): (&Place, (&str, &str), Ipv4Addr),
+    holder: &str,
+    blocks: &[ValidatedBlock],
+    found: &mut Findings,
+) {
+    let of_owner = blocks
+        .iter()
+        .filter(|block| (block.slice.as_str(), block.namespace.as_str()) == owner);
+    let prefixes: Vec<Ipv4Net> = of_owner.map(|block| block.prefix).collect();
+    let (holder, owner) = (holder.to_owned(), format!("{}/{}", owner.0, owner.1));
+    if prefixes.is_empty() {
+        found.add(place, Problem::NoBlock { holder, owner });
+    } else if !prefixes.iter().any(|prefix| prefix.contains(&address)) {
+        let problem = Problem::AddressOutsideBlocks {
+            address: address.to_string(),
+            owner,
+            holder,
+            blocks: listed(&prefixes),
+        };
+        found.add(&place.field("sliceAddress"), problem);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is sound and may be meant, but more likely is not: told, and not refused.
 
-use super::error::{ConfigError, Problem};
+use super::error::{ConfigError, Place, Problem};
+use super::qos;
 use super::slice::blocks;
 use super::validated::{Namespaces, ValidatedNode, ValidatedSlice};
 
@@ -9,6 +10,7 @@ pub(super) fn check(node: &ValidatedNode, slices: &[ValidatedSlice]) -> Vec<Conf
     direct_ways_to_gateways(node, &mut found);
     for slice in slices {
         namespaces_without_addresses(node, slice, &mut found);
+        qos::without_pods(node, slice, &mut found);
     }
     found
 }
@@ -27,7 +29,7 @@ fn direct_ways_to_gateways(node: &ValidatedNode, found: &mut Vec<ConfigError>) {
     }
 }
 
-/// Rules for a namespace that nobody is in, as this node knows it.
+/// Rules and classes for a namespace that nobody is in, as this node knows it.
 fn namespaces_without_addresses(
     node: &ValidatedNode,
     slice: &ValidatedSlice,
@@ -36,21 +38,30 @@ fn namespaces_without_addresses(
     let known: std::collections::BTreeSet<&str> = blocks(node, slice)
         .map(|block| block.namespace.as_str())
         .collect();
+    let mut doubt = |place: Place, what, namespace: &String| {
+        if !known.contains(namespace.as_str()) {
+            let problem = Problem::NamespaceNowhere {
+                what,
+                namespace: namespace.clone(),
+                slice: slice.name.clone(),
+                known: super::listed(known.iter().map(ToString::to_string)),
+            };
+            found.push(place.error(problem));
+        }
+    };
     for rule in &slice.rules {
         for (field, side) in [("from", &rule.from), ("to", &rule.to)] {
             let Namespaces::Listed(listed) = side else {
                 continue;
             };
             for (index, namespace) in listed.iter().enumerate() {
-                if !known.contains(namespace.as_str()) {
-                    let problem = Problem::NamespaceNowhere {
-                        namespace: namespace.clone(),
-                        slice: slice.name.clone(),
-                        known: super::listed(known.iter().map(ToString::to_string)),
-                    };
-                    found.push(rule.place.item(field, index).error(problem));
-                }
+                doubt(rule.place.item(field, index), "rule", namespace);
             }
+        }
+    }
+    for pods in slice.classes.iter().flat_map(|class| &class.pods) {
+        for (index, namespace) in pods.namespaces.iter().enumerate() {
+            doubt(pods.place.item("namespaces", index), "match", namespace);
         }
     }
 }

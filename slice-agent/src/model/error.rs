@@ -172,6 +172,16 @@ pub enum Problem {
         max_bytes: usize,
         dot: &'static str,
     },
+    #[error(
+        "`{0}` is not the key of a label: 1 to 63 of a-z, A-Z, 0-9, `-`, `_` and `.`, a letter or digit at both \
+         ends; before that there may be a domain and `/`, as in example.com/role"
+    )]
+    BadLabelKey(String),
+    #[error(
+        "`{0}` is not the value of a label: up to 63 of a-z, A-Z, 0-9, `-`, `_` and `.`, a letter or digit at both \
+         ends"
+    )]
+    BadLabelValue(String),
     #[error("`{0}` is not an interface name: 1 to 15 bytes without blanks, `/` and `:`")]
     BadInterfaceName(String),
     #[error("`{0}` is not an IPv4 address; write four numbers from 0 to 255, as in 10.77.0.2")]
@@ -232,8 +242,8 @@ pub enum Problem {
     Qos(Box<QosProblem>),
     #[error("{count} classes, but at most 7 fit beside the default class; remove some")]
     TooManyClasses { count: usize },
-    #[error("{traffic} is also matched at {first}; a packet is of one class, so remove one match")]
-    ClassOverlap { traffic: String, first: String },
+    #[error("{what} is also matched at {first}; a packet is of one class, so remove one match")]
+    ClassOverlap { what: String, first: String },
 
     // Several values.
     #[error("the {what} `{value}` is already used at {first}; each needs its own")]
@@ -267,16 +277,17 @@ pub enum Problem {
         slice: String,
     },
     #[error(
-        "the node has no block of {owner}, so no address for this endpoint; add one to `blocks`"
+        "{holder} has no block of {owner}, so no address for this endpoint; add one to its `blocks`"
     )]
-    NoBlock { owner: String },
+    NoBlock { holder: String, owner: String },
     #[error(
-        "`{address}` lies outside the blocks of {owner} on this node ({blocks}); take an \
+        "`{address}` lies outside the blocks of {owner} that {holder} has ({blocks}); take an \
          address from one of them"
     )]
     AddressOutsideBlocks {
         address: String,
         owner: String,
+        holder: String,
         blocks: String,
     },
     #[error("`{address}` lies in {prefix} of {owner}; {remedy}")]
@@ -323,10 +334,11 @@ pub enum Problem {
     )]
     GatewaysElsewhere { gateway_cluster: String },
     #[error(
-        "no block of slice {slice} that this node knows is of namespace `{namespace}`, so the rule is for nobody there; \
+        "no block of slice {slice} that this node knows is of namespace `{namespace}`, so the {what} is for nobody there; \
          correct the name (there are {known}), or list the blocks"
     )]
     NamespaceNowhere {
+        what: &'static str,
         namespace: String,
         slice: String,
         known: String,

@@ -135,6 +135,30 @@ pub const OBJECTS: &[Object] = &[
                 "Its address inside the slice, from a block of this node for that slice and \
                  namespace. Mode Native: the same as `address`.",
             ),
+            field(
+                "labels",
+                "none",
+                "The pod's labels, by which classes know it (`podLabels`).",
+            ),
+        ],
+    },
+    Object {
+        type_name: "ElsewhereFields",
+        title: "Node: `peers[].endpoints[]` and `remotes[].endpoints[]`",
+        fields: &[
+            field("slice", REQUIRED, "Name of a Slice document."),
+            field("namespace", REQUIRED, "Namespace of the pod."),
+            field("name", REQUIRED, "Name of the pod."),
+            field(
+                "sliceAddress",
+                REQUIRED,
+                "Its address inside the slice, from a block of the same `peers` or `remotes` entry.",
+            ),
+            field(
+                "labels",
+                "none",
+                "The pod's labels, by which classes know it (`podLabels`).",
+            ),
         ],
     },
     Object {
@@ -173,6 +197,11 @@ pub const OBJECTS: &[Object] = &[
                 "Blocks of slice addresses that the peer owns.",
             ),
             field(
+                "endpoints",
+                "none",
+                "Pods in these blocks. Needed only of those whose labels put them into a class.",
+            ),
+            field(
                 "fellow",
                 "false",
                 "The peer is another gateway of this gateway's cluster: it gets what this one has no way for.",
@@ -200,6 +229,11 @@ pub const OBJECTS: &[Object] = &[
                 "blocks",
                 "none",
                 "Blocks of slice addresses behind them; those that a peer owns stay with the peer.",
+            ),
+            field(
+                "endpoints",
+                "none",
+                "Pods in these blocks. Needed only of those whose labels put them into a class.",
             ),
         ],
     },
@@ -388,7 +422,7 @@ pub const OBJECTS: &[Object] = &[
     },
     Object {
         type_name: "TrafficFields",
-        title: "Slice: `ports[]` of a rule, `match[]` of a class",
+        title: "Slice: `ports[]` of a rule",
         fields: &[
             field("protocol", REQUIRED, "`TCP`, `UDP` or `ICMP` (echo)."),
             field("port", "all ports", "`9092` or `9090-9092`; not with ICMP."),
@@ -444,7 +478,9 @@ pub const OBJECTS: &[Object] = &[
             field(
                 "match",
                 REQUIRED,
-                "Ports of the class, as either end of a conversation; classes may not overlap.",
+                "Ports of the class, or pods, as either end of a conversation; classes may not overlap. A packet \
+                 is of the class that has its destination's port, else its source's, else of the class of its pods: \
+                 by labels, else by namespace, and between pods of two classes of the one listed first.",
             ),
             field("dscp", "0", "DSCP of the tunnel packets, 0 to 63."),
             field(
@@ -462,6 +498,29 @@ pub const OBJECTS: &[Object] = &[
                 "favourInteractive",
                 "`true`",
                 "Flows of request and answer go before flows that always have more to send.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "MatchFields",
+        title: "Slice: `spec.qos.classes[].match[]`",
+        fields: &[
+            field(
+                "protocol",
+                "not by ports",
+                "`TCP`, `UDP` or `ICMP` (echo), whichever pod sends.",
+            ),
+            field("port", "all ports", "`9092` or `9090-9092`; not with ICMP."),
+            field(
+                "namespaces",
+                "every one",
+                "Whatever pods of these namespaces send and get; not with ports.",
+            ),
+            field(
+                "podLabels",
+                "whatever labels",
+                "Whatever pods with all of these labels send and get, of `namespaces` if that is given; not with \
+                 ports.",
             ),
         ],
     },
@@ -521,6 +580,7 @@ mod tests {
         see!(UplinkFields RatesFields);
         see!(SliceDocument MetadataFields SpecFields AddressingFields IsolationFields);
         see!(PolicyFields RuleFields OutsideFields TrafficFields QosFields ClassFields);
+        see!(ElsewhereFields MatchFields);
         see!(EncryptionFields);
         // A type that is missing above is missed here.
         let source = include_str!("unchecked.rs");

@@ -20,12 +20,13 @@ pub use error::{ConfigError, Overlap, Place, Problem, render};
 pub(crate) use host::{MTU_BYTES_MIN, ethernet, listed, pods_interface};
 pub use host::{mismatches, unserved, validate_against};
 pub(crate) use qos::shown as shown_rate;
-pub use qos::{BitRate, QosProblem, Share, share};
+pub use qos::{BitRate, PodMatch, QosProblem, Share, share};
+pub(crate) use qos::{KnownPod, class_of};
 pub(crate) use slice::{namespaces, sources};
 pub use validate::validate;
 pub use validated::{
-    Action, Addressing, Delivery, EarlyDrop, Isolation, IsolationLevel, Namespaces, OutsideRule,
-    Protocol, QosProfile, Rates, Rule, Traffic, TrafficClassRule, Underlay, Validated,
-    ValidatedBlock, ValidatedEndpoint, ValidatedNode, ValidatedPeer, ValidatedRemote,
-    ValidatedSlice, ValidatedUplink,
+    Action, Addressing, Delivery, EarlyDrop, Isolation, IsolationLevel, Labels, Namespaces,
+    OutsideRule, Protocol, QosProfile, Rates, Rule, Traffic, TrafficClassRule, Underlay, Validated,
+    ValidatedBlock, ValidatedElsewhere, ValidatedEndpoint, ValidatedNode, ValidatedPeer,
+    ValidatedRemote, ValidatedSlice, ValidatedUplink,
 };

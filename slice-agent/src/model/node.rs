@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use slice_common::wire::vxlan;
 
 use super::error::{Place, Problem};
-use super::unchecked::{BlockFields, EndpointFields, NodeDocument, PeerFields, UnderlayFields};
+use super::unchecked::{
+    BlockFields, ElsewhereFields, EndpointFields, NodeDocument, PeerFields, UnderlayFields,
+};
 use super::validate::{Findings, Unique};
 use super::validated::{
-    EarlyDrop, Underlay, ValidatedBlock, ValidatedEndpoint, ValidatedNode, ValidatedPeer,
-    ValidatedRemote,
+    EarlyDrop, Underlay, ValidatedBlock, ValidatedElsewhere, ValidatedEndpoint, ValidatedNode,
+    ValidatedPeer, ValidatedRemote,
 };
 use super::{qos, remotes, scalar};
 
@@ -129,6 +131,7 @@ fn check_endpoint(
         &place.field("sliceAddress"),
         scalar::host_address(&fields.slice_address),
     );
+    let labels = qos::check_labels(&place.field("labels"), &fields.labels, found);
     Some(ValidatedEndpoint {
         place: place.clone(),
         slice: slice?,
@@ -137,7 +140,40 @@ fn check_endpoint(
         interface: interface?,
         address: address?,
         slice_address: slice_address?,
+        labels,
     })
+}
+
+/// Pods of other nodes.
+pub(super) fn check_elsewhere(
+    place: &Place,
+    fields: &[ElsewhereFields],
+    slices: &BTreeSet<&str>,
+    found: &mut Findings,
+) -> Vec<ValidatedElsewhere> {
+    let mut endpoints = Vec::new();
+    for (index, fields) in fields.iter().enumerate() {
+        let place = place.item("endpoints", index);
+        let slice = check_slice_name(&place, &fields.slice, slices, found);
+        let namespace = found.take(&place.field("namespace"), scalar::label(&fields.namespace));
+        let name = found.take(&place.field("name"), scalar::subdomain(&fields.name));
+        let address = scalar::host_address(&fields.slice_address);
+        let address = found.take(&place.field("sliceAddress"), address);
+        let labels = qos::check_labels(&place.field("labels"), &fields.labels, found);
+        if let (Some(slice), Some(namespace), Some(name), Some(slice_address)) =
+            (slice, namespace, name, address)
+        {
+            endpoints.push(ValidatedElsewhere {
+                place,
+                slice,
+                namespace,
+                name,
+                slice_address,
+                labels,
+            });
+        }
+    }
+    endpoints
 }
 
 pub(super) fn check_blocks(
@@ -177,6 +213,7 @@ fn check_peer(
         scalar::host_address(&fields.underlay),
     );
     let blocks = check_blocks(place, &fields.blocks, slices, found);
+    let endpoints = check_elsewhere(place, &fields.endpoints, slices, found);
     let mtu_bytes = match fields.mtu {
         None => None,
         Some(mtu) => {
@@ -191,6 +228,7 @@ fn check_peer(
         underlay: underlay?,
         mtu_bytes,
         blocks,
+        endpoints,
         is_fellow: fields.fellow.unwrap_or(false),
     })
 }
@@ -230,6 +268,12 @@ fn check_endpoints_together(node: &ValidatedNode, found: &mut Findings) {
             let problem = Problem::EndpointOnUnderlay(endpoint.interface.clone());
             found.add(&place.field("interface"), problem);
         }
+    }
+    let of_peers = node.peers.iter().flat_map(|peer| &peer.endpoints);
+    let of_remotes = node.remotes.iter().flat_map(|remote| &remote.endpoints);
+    for endpoint in of_peers.chain(of_remotes) {
+        let place = endpoint.place.field("sliceAddress");
+        slice_addresses.check(&place, endpoint.slice_address, found);
     }
 }
 

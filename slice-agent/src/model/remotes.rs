@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use slice_common::layout::PathGroup;
 
 use super::error::{Place, Problem};
-use super::node::check_blocks;
+use super::node::{check_blocks, check_elsewhere};
 use super::scalar;
 use super::unchecked::{NodeDocument, RemoteFields};
 use super::validate::{Findings, Unique};
@@ -68,6 +68,7 @@ fn check_remote(
     let cluster = found.take(&place.field("cluster"), scalar::label(&fields.cluster));
     let gateways = check_gateways(place, &fields.gateways, peers, found);
     let blocks = check_blocks(place, &fields.blocks, slices, found);
+    let endpoints = check_elsewhere(place, &fields.endpoints, slices, found);
     let (gateway_cluster, _) = gateways.first()?;
     Some(ValidatedRemote {
         place: place.clone(),
@@ -78,6 +79,7 @@ fn check_remote(
             .map(|(_, name)| (*name).to_owned())
             .collect(),
         blocks,
+        endpoints,
     })
 }
 

@@ -8,7 +8,8 @@ use super::error::Problem;
 use super::unchecked::{PortText, TrafficFields};
 use super::validated::{Protocol, Traffic};
 
-/// The longest name of a cluster, slice, namespace, rule or class (RFC 1123 label).
+/// The longest name of a cluster, slice, namespace, rule or class (RFC 1123 label), and the longest name or value
+/// of a Kubernetes label.
 const LABEL_BYTES_MAX: usize = 63;
 /// The longest name of a node or pod (RFC 1123 subdomain).
 const SUBDOMAIN_BYTES_MAX: usize = 253;
@@ -40,6 +41,39 @@ fn name(value: &str, max_bytes: usize, dot: &'static str) -> Result<String, Prob
             dot,
         })
     }
+}
+
+/// The key of a Kubernetes label: a name, which may stand behind a prefix and a slash.
+pub(super) fn label_key(value: &str) -> Result<String, Problem> {
+    let (prefix, name) = match value.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, value),
+    };
+    let sound = !name.is_empty() && is_label_text(name);
+    if sound && prefix.is_none_or(|prefix| subdomain(prefix).is_ok()) {
+        Ok(value.to_owned())
+    } else {
+        Err(Problem::BadLabelKey(value.to_owned()))
+    }
+}
+
+/// The value of a Kubernetes label, which may be empty.
+pub(super) fn label_value(value: &str) -> Result<String, Problem> {
+    if is_label_text(value) {
+        Ok(value.to_owned())
+    } else {
+        Err(Problem::BadLabelValue(value.to_owned()))
+    }
+}
+
+fn is_label_text(text: &str) -> bool {
+    let ends = |byte: &u8| byte.is_ascii_alphanumeric();
+    let inner = |byte: &u8| ends(byte) || b"-_.".contains(byte);
+    let bytes = text.as_bytes();
+    bytes.len() <= LABEL_BYTES_MAX
+        && bytes.first().is_none_or(ends)
+        && bytes.last().is_none_or(ends)
+        && bytes.iter().all(inner)
 }
 
 pub(super) fn interface(value: &str) -> Result<String, Problem> {
@@ -136,7 +170,7 @@ pub(super) fn traffic(fields: &TrafficFields) -> Result<Traffic, (&'static str, 
     })
 }
 
-fn port_text(port: &PortText) -> String {
+pub(super) fn port_text(port: &PortText) -> String {
     match port {
         PortText::Number(number) => number.to_string(),
         PortText::Text(text) => text.clone(),

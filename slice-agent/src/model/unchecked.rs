@@ -63,6 +63,20 @@ pub struct EndpointFields {
     pub interface: String,
     pub address: String,
     pub slice_address: String,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A pod of another node.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ElsewhereFields {
+    pub slice: String,
+    pub namespace: String,
+    pub name: String,
+    pub slice_address: String,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -82,6 +96,8 @@ pub struct PeerFields {
     pub mtu: Option<u64>,
     #[serde(default)]
     pub blocks: Vec<BlockFields>,
+    #[serde(default)]
+    pub endpoints: Vec<ElsewhereFields>,
     pub fellow: Option<bool>,
 }
 
@@ -92,6 +108,8 @@ pub struct RemoteFields {
     pub gateways: Vec<String>,
     #[serde(default)]
     pub blocks: Vec<BlockFields>,
+    #[serde(default)]
+    pub endpoints: Vec<ElsewhereFields>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -225,11 +243,21 @@ pub struct RatesFields {
 pub struct ClassFields {
     pub name: String,
     #[serde(rename = "match")]
-    pub matches: Vec<TrafficFields>,
+    pub matches: Vec<MatchFields>,
     pub dscp: Option<u64>,
     pub guarantee_percent: Option<u64>,
     pub weight: Option<u64>,
     pub favour_interactive: Option<bool>,
+}
+
+/// Ports, or pods.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MatchFields {
+    pub protocol: Option<String>,
+    pub port: Option<PortText>,
+    pub namespaces: Option<Vec<String>>,
+    pub pod_labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

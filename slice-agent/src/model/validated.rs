@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use slice_common::id::{PathGroupId, SliceId};
 
 use super::error::{ConfigError, Place};
-use super::qos::BitRate;
+use super::qos::{BitRate, PodMatch};
 
 /// A configuration that [`super::validate`] accepted; there is no other way to make one.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +92,21 @@ pub struct ValidatedEndpoint {
     pub interface: String,
     pub address: Ipv4Addr,
     pub slice_address: Ipv4Addr,
+    pub labels: Labels,
+}
+
+/// What Kubernetes calls so: what whoever runs a pod says of it.
+pub type Labels = BTreeMap<String, String>;
+
+/// A pod of another node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedElsewhere {
+    pub place: Place,
+    pub slice: String,
+    pub namespace: String,
+    pub name: String,
+    pub slice_address: Ipv4Addr,
+    pub labels: Labels,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +125,8 @@ pub struct ValidatedPeer {
     pub underlay: Ipv4Addr,
     pub mtu_bytes: Option<u32>,
     pub blocks: Vec<ValidatedBlock>,
+    /// Pods in these blocks, as far as their labels matter.
+    pub endpoints: Vec<ValidatedElsewhere>,
     /// Another gateway of this node's cluster, which is one itself.
     pub is_fellow: bool,
 }
@@ -124,6 +141,8 @@ pub struct ValidatedRemote {
     /// Names of peers, in order of preference; 1 to 7.
     pub gateways: Vec<String>,
     pub blocks: Vec<ValidatedBlock>,
+    /// Pods in these blocks, as far as their labels matter.
+    pub endpoints: Vec<ValidatedElsewhere>,
 }
 
 impl ValidatedRemote {
@@ -294,7 +313,10 @@ impl Protocol {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrafficClassRule {
     pub name: String,
-    pub matches: Vec<Traffic>,
+    /// What is of the class whoever sends it.
+    pub traffic: Vec<Traffic>,
+    /// Whose packets are of the class, if no class has their ports.
+    pub pods: Vec<PodMatch>,
     pub dscp: u8,
     /// Of the ceiling.
     pub guarantee_percent: u8,

@@ -157,10 +157,11 @@ pub(super) fn endpoint(names: &Names, ifindex: u32, endpoint: &Endpoint) -> Stri
         _ => ", isolated and confined",
     };
     format!(
-        "endpoint on interface #{ifindex}: pod {} is {} of {}{isolated}",
+        "endpoint on interface #{ifindex}: pod {} is {} of {}{isolated}{}",
         endpoint.pod_address,
         endpoint.slice_address,
-        named(&names.namespaces, endpoint.namespace)
+        named(&names.namespaces, endpoint.namespace),
+        of_class(names, endpoint.slice, endpoint.class.class)
     )
 }
 
@@ -177,11 +178,12 @@ pub(super) fn route(names: &Names, key: &Prefixed<RouteKey>, route: &Route) -> S
         0 => named(&names.slices, route.slice),
         namespace => named(&names.namespaces, namespace),
     };
+    let class = of_class(names, route.slice, route.class);
     match RouteKind::from_number(route.kind) {
-        RouteKind::Local => format!("route {prefix} {owner} on this node"),
+        RouteKind::Local => format!("route {prefix} {owner} on this node{class}"),
         RouteKind::Via => {
             format!(
-                "route {prefix} {owner} via {}",
+                "route {prefix} {owner} via {}{class}",
                 named(&names.path_groups, route.path_group)
             )
         }
@@ -220,10 +222,7 @@ pub(super) fn policy(names: &Names, key: &Prefixed<PolicyKey>, entry: &PolicyEnt
 
 pub(super) fn class(names: &Names, key: &Prefixed<ClassKey>, class: &Class) -> String {
     let Prefixed { key, prefix_bits } = *key;
-    let name = match names.classes.get(&(key.slice, class.class)) {
-        Some(name) => name.clone(),
-        None => format!("#{}", class.class),
-    };
+    let name = class_name(names, key.slice, class.class);
     format!(
         "class {}/{name}: {}, DSCP {}",
         named(&names.slices, key.slice),
@@ -234,6 +233,19 @@ pub(super) fn class(names: &Names, key: &Prefixed<ClassKey>, class: &Class) -> S
         ),
         class.dscp
     )
+}
+
+/// What is said of a pod or a block that has a class of its own.
+fn of_class(names: &Names, slice: u32, class: u8) -> String {
+    match class {
+        0 => String::new(),
+        number => format!(", class {}", class_name(names, slice, number)),
+    }
+}
+
+fn class_name(names: &Names, slice: u32, class: u8) -> String {
+    let name = names.classes.get(&(slice, class)).cloned();
+    name.unwrap_or_else(|| format!("#{class}"))
 }
 
 pub(super) fn outside(names: &Names, key: &Prefixed<OutsideKey>) -> String {

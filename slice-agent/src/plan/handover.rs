@@ -115,6 +115,8 @@ fn unreachable(slice: u32) -> Route {
         cluster: 0,
         namespace: 0,
         kind: RouteKind::Unreachable.number(),
+        class: 0,
+        dscp: 0,
         path_group: 0,
         deliver_group: 0,
         deliver_members: 0,

@@ -1,6 +1,6 @@
 //! Who is here, and where an address leads.
 
-use super::{OutsideWay, layout};
+use super::{Class, OutsideWay, layout};
 use crate::address::Address;
 
 layout! {
@@ -15,7 +15,8 @@ layout! {
         pub pod_address: Address,
         pub slice_address: Address,
         pub flags: u32,
-        pub reserved: u32,
+        /// Of the pod itself, by its namespace or labels.
+        pub class: Class,
     }
 }
 
@@ -66,12 +67,27 @@ layout! {
         pub cluster: u32,
         pub namespace: u32,
         /// One of [`RouteKind`].
-        pub kind: u32,
+        pub kind: u16,
+        /// Of whoever is behind the prefix, by namespace or labels: as in [`Class`].
+        pub class: u8,
+        pub dscp: u8,
         /// Where to send, for [`RouteKind::Via`]; else 0.
         pub path_group: u32,
         /// Which peers may deliver packets from this prefix: the group, and its members by bit.
         pub deliver_group: u32,
         pub deliver_members: u64,
+    }
+}
+
+impl Route {
+    /// Of whoever is behind the prefix.
+    #[inline(always)]
+    pub const fn class(&self) -> Class {
+        Class {
+            class: self.class,
+            dscp: self.dscp,
+            reserved: 0,
+        }
     }
 }
 
@@ -87,7 +103,7 @@ pub enum RouteKind {
 }
 
 impl RouteKind {
-    pub const fn number(self) -> u32 {
+    pub const fn number(self) -> u16 {
         match self {
             Self::Local => 1,
             Self::Via => 2,
@@ -97,7 +113,7 @@ impl RouteKind {
 
     /// Anything unknown leads nowhere.
     #[inline(always)]
-    pub const fn from_number(number: u32) -> Self {
+    pub const fn from_number(number: u16) -> Self {
         match number {
             1 => Self::Local,
             2 => Self::Via,

@@ -122,4 +122,41 @@ impl Class {
         dscp: 0,
         reserved: 0,
     };
+
+    /// Of a packet between two pods, each of a class of its own or of none: the one that the slice lists
+    /// first. Whose is whose does not matter, so question and answer are of the same class.
+    #[inline(always)]
+    pub const fn between(one: Self, other: Self) -> Self {
+        // None is behind all.
+        if one.class.wrapping_sub(1) <= other.class.wrapping_sub(1) {
+            one
+        } else {
+            other
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(class: u8) -> Class {
+        Class {
+            class,
+            dscp: class * 8,
+            reserved: 0,
+        }
+    }
+
+    #[test]
+    fn between_two_pods_the_class_that_is_listed_first_counts_both_ways() {
+        for one in 0..8 {
+            for other in 0..8 {
+                let there = Class::between(class(one), class(other));
+                assert_eq!(there, Class::between(class(other), class(one)));
+                let named = [one, other].into_iter().filter(|it| *it != 0);
+                assert_eq!(there, class(named.min().unwrap_or(0)), "{one} and {other}");
+            }
+        }
+    }
 }

@@ -119,7 +119,8 @@ fn judge(
         if ground == Some(Ground::ForwardRule) {
             policy::begin_exchange(packet, endpoint.slice, source, &headers)?;
         }
-        let class = classify::class(endpoint.slice, &judged.transport);
+        let ends = [endpoint.class, route.class()];
+        let class = classify::class(endpoint.slice, &judged.transport, ends);
         fragment::remember_first(&conversation, &ip, class);
         class
     };

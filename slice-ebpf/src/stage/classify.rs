@@ -6,12 +6,13 @@ use slice_common::wire::transport::Transport;
 
 use crate::maps;
 
-/// Both ports count: bulk answers leave with the listener's port as their source.
+/// By its ports, else by who its ends are, whichever of them sends. Both ports count: bulk answers leave with
+/// the listener's port as their source.
 #[inline(always)]
-pub(crate) fn class(slice: u32, transport: &Transport) -> Class {
+pub(crate) fn class(slice: u32, transport: &Transport, ends: [Class; 2]) -> Class {
     by_port(slice, transport.protocol, transport.destination_port)
         .or_else(|| by_port(slice, transport.protocol, transport.source_port))
-        .unwrap_or(Class::DEFAULT)
+        .unwrap_or(Class::between(ends[0], ends[1]))
 }
 
 #[inline(always)]

@@ -92,6 +92,20 @@ pub(super) fn endpoint(pod: &Pod) -> Endpoint {
             true => Endpoint::ISOLATED,
             false => 0,
         },
+        class: own_class(pod),
+    }
+}
+
+/// Of two pods, in which their slice's labels put them; the others are of none.
+fn own_class(pod: &Pod) -> Class {
+    let (class, dscp) = match pod.name {
+        "kafka-0" => (3, 18),
+        "analytics-2" => (4, 12),
+        _ => (0, 0),
+    };
+    Class {
+        class,
+        dscp,
         reserved: 0,
     }
 }
@@ -137,6 +151,34 @@ pub(super) fn odd_routes() -> Vec<(u32, RouteKey, Route)> {
     };
     let wide = via(KAFKA, WIDE.path_group(), WIDE.peer_group(), ENTITLED_BIT);
     let thin = via(KAFKA, THIN.path_group(), THIN.peer_group(), 1);
+    let thin = Route {
+        class: 6,
+        dscp: 33,
+        ..thin
+    };
+    // Pods that their slice puts before kafka-0, and behind it.
+    let before = Route {
+        class: 2,
+        dscp: 26,
+        ..west
+    };
+    let behind = Route {
+        namespace: KAFKA.namespace("analytics"),
+        class: 7,
+        dscp: 2,
+        ..west
+    };
+    let here = Route {
+        namespace: KAFKA.namespace(ANALYTICS_2.namespace),
+        cluster: cluster(EAST),
+        kind: HERE,
+        class: own_class(&ANALYTICS_2).class,
+        dscp: own_class(&ANALYTICS_2).dscp,
+        path_group: 0,
+        deliver_group: 0,
+        deliver_members: 0,
+        ..west
+    };
     let unknown_kind = Route { kind: 9, ..west };
     let upstairs = via(UPSTAIRS, WEST_1.path_group(), WEST_1.peer_group(), 1);
     let upstairs_here = Route {
@@ -150,6 +192,9 @@ pub(super) fn odd_routes() -> Vec<(u32, RouteKey, Route)> {
         at(TABLE, [10, 77, 163, 0], 29, wide),
         at(TABLE, [10, 77, 164, 0], 30, unknown_kind),
         at(TABLE, [10, 77, 165, 0], 29, thin),
+        at(TABLE, KAFKA_1, 32, before),
+        at(TABLE, ANALYTICS_0, 32, behind),
+        at(TABLE, ANALYTICS_2.slice_address, 32, here),
         at(OTHER_TABLE, [10, 77, 64, 0], 29, upstairs),
         at(OTHER_TABLE, [10, 77, 0, 0], 29, upstairs_here),
     ]
@@ -161,6 +206,8 @@ fn via(slice: SliceActor, path_group: u32, deliver_group: u32, deliver_members: 
         cluster: cluster("west"),
         namespace: slice.namespace("kafka"),
         kind: VIA,
+        class: 0,
+        dscp: 0,
         path_group,
         deliver_group,
         deliver_members,

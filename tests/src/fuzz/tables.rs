@@ -233,8 +233,8 @@ impl Tables {
 }
 
 /// The kinds of route of this node's own and of a peer's blocks.
-pub const HERE: u32 = RouteKind::Local.number();
-pub const VIA: u32 = RouteKind::Via.number();
+pub const HERE: u16 = RouteKind::Local.number();
+pub const VIA: u16 = RouteKind::Via.number();
 
 fn in_table(slice: u32, table: u32) -> (u32, Slice) {
     (slice, Slice { table, reserved: 0 })

@@ -131,8 +131,16 @@ impl World {
 
     /// Replaces the routing table.
     pub fn set_routes(&mut self, routes: &[(u32, RouteKey, Route)]) -> Result<()> {
-        swap(&mut self.object, "ROUTES", Capacity::ROUTES, routes)?;
+        self.set_routes_without_activating(routes)?;
         self.activate()
+    }
+
+    /// Replaces the routing table as an agent does in the middle of a change.
+    pub(super) fn set_routes_without_activating(
+        &mut self,
+        routes: &[(u32, RouteKey, Route)],
+    ) -> Result<()> {
+        swap(&mut self.object, "ROUTES", Capacity::ROUTES, routes)
     }
 
     /// Replaces the policy.
@@ -290,7 +298,7 @@ impl World {
                 } else {
                     0
                 },
-                reserved: 0,
+                class: Class::DEFAULT,
             };
             self.insert("ENDPOINTS", ifindex, endpoint)?;
             let local = LocalEndpoint {
@@ -464,6 +472,8 @@ fn route(
         cluster,
         namespace,
         kind: kind.number(),
+        class: 0,
+        dscp: 0,
         path_group: node.map_or(0, |node| node.path_group()),
         deliver_group: node.map_or(0, |node| node.peer_group()),
         deliver_members: u64::from(node.is_some()),

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use slice_common::id::TrafficClass;
 use slice_common::shaper::LANE_PARTS;
 
+use super::pods::{self, PodMatch};
 use super::problem::QosProblem;
 use super::rate::BitRate;
 use crate::model::error::{Place, Problem};
 use crate::model::scalar;
-use crate::model::unchecked::{ClassFields, QosFields, RatesFields};
+use crate::model::unchecked::{ClassFields, MatchFields, QosFields, RatesFields, TrafficFields};
 use crate::model::validate::{Findings, Unique};
 use crate::model::validated::{QosProfile, Rates, Traffic, TrafficClassRule};
 
@@ -65,7 +66,7 @@ fn check_classes(
         found.add(&place.field("classes"), Problem::TooManyClasses { count });
     }
     let mut names = Unique::new("class name");
-    let mut matched: Vec<(Place, Traffic)> = Vec::new();
+    let mut matched = Matched::default();
     let mut classes = Vec::new();
     for (index, class) in fields.iter().enumerate() {
         let place = place.item("classes", index);
@@ -78,7 +79,7 @@ fn check_classes(
 fn check_class(
     place: &Place,
     fields: &ClassFields,
-    matched: &mut Vec<(Place, Traffic)>,
+    matched: &mut Matched,
     found: &mut Findings,
 ) -> Option<TrafficClassRule> {
     let name = found.take(&place.field("name"), scalar::label(&fields.name));
@@ -91,13 +92,15 @@ fn check_class(
     let weight = scalar::number("a weight", weight, 1, u16::MAX.into());
     let weight = found.take(&place.field("weight"), weight);
     if fields.matches.is_empty() {
-        let remedy = "list the ports of the class, or remove the class from the end of the list";
+        let remedy =
+            "list the ports or pods of the class, or remove the class from the end of the list";
         found.add(&place.field("match"), Problem::EmptyList(remedy));
     }
-    let matches = check_matches(place, fields, matched, found);
+    let (traffic, pods) = check_matches(place, fields, matched, found);
     Some(TrafficClassRule {
         name: name?,
-        matches,
+        traffic,
+        pods,
         dscp: u8::try_from(dscp?).ok()?,
         guarantee_percent: u8::try_from(percent?).ok()?,
         weight: u16::try_from(weight?).ok()?,
@@ -105,30 +108,82 @@ fn check_class(
     })
 }
 
+/// What matches before this one took.
+#[derive(Default)]
+struct Matched {
+    traffic: Vec<(Place, Traffic)>,
+    pods: Vec<PodMatch>,
+}
+
+impl Matched {
+    fn take_traffic(&mut self, at: Place, traffic: Traffic, found: &mut Findings) {
+        let first = self.traffic.iter().find(|(_, it)| traffic.overlaps(*it));
+        if let Some((first, _)) = first {
+            let (what, first) = (traffic.to_string(), first.to_string());
+            found.add(&at, Problem::ClassOverlap { what, first });
+        }
+        self.traffic.push((at, traffic));
+    }
+
+    /// Labels may overlap, as long as no pod has those of two classes.
+    fn take_pods(&mut self, pods: &PodMatch, found: &mut Findings) {
+        for (index, namespace) in pods.namespaces.iter().enumerate() {
+            let is_same =
+                |it: &&PodMatch| it.labels.is_empty() && it.namespaces.contains(namespace);
+            let first = self.pods.iter().find(is_same);
+            if let Some(first) = first.filter(|_| pods.labels.is_empty()) {
+                let (what, first) = (format!("namespace {namespace}"), first.place.to_string());
+                let at = pods.place.item("namespaces", index);
+                found.add(&at, Problem::ClassOverlap { what, first });
+            }
+        }
+        self.pods.push(pods.clone());
+    }
+}
+
 fn check_matches(
     place: &Place,
     fields: &ClassFields,
-    matched: &mut Vec<(Place, Traffic)>,
+    matched: &mut Matched,
     found: &mut Findings,
-) -> Vec<Traffic> {
-    let mut matches = Vec::new();
+) -> (Vec<Traffic>, Vec<PodMatch>) {
+    let (mut traffic, mut pods) = (Vec::new(), Vec::new());
     for (index, fields) in fields.matches.iter().enumerate() {
         let at = place.item("match", index);
-        let traffic = match scalar::traffic(fields) {
-            Ok(traffic) => traffic,
-            Err((inner, problem)) => {
-                found.add(&at.field(inner), problem);
-                continue;
+        let names_ports = fields.protocol.is_some() || fields.port.is_some();
+        let names_pods = fields.namespaces.is_some() || fields.pod_labels.is_some();
+        match (names_ports, names_pods) {
+            (false, false) => found.add(&at, QosProblem::EmptyMatch.into()),
+            (true, true) => found.add(&at, QosProblem::PortsAndPods.into()),
+            (true, false) => match of_ports(fields) {
+                Ok(one) => {
+                    matched.take_traffic(at, one, found);
+                    traffic.push(one);
+                }
+                Err((inner, problem)) => found.add(&at.field(inner), problem),
+            },
+            (false, true) => {
+                let one = pods::check_match(&at, fields, found);
+                matched.take_pods(&one, found);
+                pods.push(one);
             }
-        };
-        if let Some((first, _)) = matched.iter().find(|(_, other)| traffic.overlaps(*other)) {
-            let (traffic, first) = (traffic.to_string(), first.to_string());
-            found.add(&at, Problem::ClassOverlap { traffic, first });
         }
-        matched.push((at, traffic));
-        matches.push(traffic);
     }
-    matches
+    (traffic, pods)
+}
+
+fn of_ports(fields: &MatchFields) -> Result<Traffic, (&'static str, Problem)> {
+    let port = fields.port.clone();
+    match (&fields.protocol, port) {
+        (Some(protocol), port) => scalar::traffic(&TrafficFields {
+            protocol: protocol.clone(),
+            port,
+        }),
+        (None, port) => {
+            let port = port.as_ref().map(scalar::port_text).unwrap_or_default();
+            Err(("port", QosProblem::PortOfNoProtocol { port }.into()))
+        }
+    }
 }
 
 /// What the lane of thin flows takes is promised as well.

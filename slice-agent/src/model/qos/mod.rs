@@ -2,6 +2,7 @@
 //! promised of them.
 
 mod classes;
+mod pods;
 mod problem;
 mod rate;
 mod share;
@@ -9,6 +10,9 @@ mod together;
 mod uplinks;
 
 pub(super) use classes::check as check_classes;
+pub use pods::PodMatch;
+pub(crate) use pods::{KnownPod, class_of};
+pub(super) use pods::{check_labels, check_pods, without_pods};
 pub use problem::QosProblem;
 pub use rate::BitRate;
 pub(crate) use rate::shown;

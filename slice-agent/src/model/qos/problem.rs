@@ -36,6 +36,34 @@ pub enum QosProblem {
         excess: u64,
     },
 
+    // Matches of a class.
+    #[error("the match names nothing; give `protocol` (and `port`), `namespaces` or `podLabels`")]
+    EmptyMatch,
+    #[error("`port: {port}` is of no protocol; add `protocol: TCP` or `protocol: UDP`")]
+    PortOfNoProtocol { port: String },
+    #[error(
+        "a match names ports or pods, not both: ports count whoever sends, and what a pod is counts for what no port \
+         decides; make two matches of it, or take the ports out"
+    )]
+    PortsAndPods,
+    #[error(
+        "pod {pod} is of {one} and of {other}; a pod is of one class, so change its labels or one of the matches"
+    )]
+    TwoClasses {
+        pod: String,
+        one: String,
+        other: String,
+    },
+    #[error(
+        "no pod of slice {slice} that this node knows is {wanted}, so nothing is of class {class} by that here; correct \
+         the match, or give the pods their labels in `endpoints` (of this node, of `peers` and of `remotes`)"
+    )]
+    NoSuchPod {
+        slice: String,
+        wanted: String,
+        class: String,
+    },
+
     // Slices and uplinks.
     #[error(
         "`{name}` is neither an uplink of this node nor a cluster that it knows ({known}); correct the \

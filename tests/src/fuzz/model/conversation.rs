@@ -2,7 +2,7 @@
 
 use slice_common::address::Address;
 use slice_common::drop_reason::DropReason;
-use slice_common::layout::{Class, ReplyKey};
+use slice_common::layout::{Class, Endpoint, ReplyKey, Route};
 
 use super::read::{ICMP, Kind, TCP, Transport};
 use super::{LIFETIME_NS, Model, Notes, REFRESH_AFTER_NS};
@@ -133,24 +133,44 @@ impl Model<'_> {
         notes.remembered = Some(record);
     }
 
-    /// By the destination's port, else by the source's.
-    pub(super) fn class(&mut self, input: &Input, talk: Talk) -> Class {
+    /// By the destination's port, else by the source's, else by the pods: of two that are of a class each, the
+    /// one with the smaller number counts.
+    pub(super) fn class(&mut self, input: &Input, talk: Talk, pod: &Endpoint, to: &Route) -> Class {
         let [own, other] = talk.ports;
         let of_port = |port| self.tables.class(talk.slice, talk.protocol, port);
-        match (of_port(other), of_port(own)) {
-            (Some(class), _) => {
-                self.saw(input, "class by destination port");
-                class
+        if let Some(class) = of_port(other) {
+            self.saw(input, "class by destination port");
+            return class;
+        }
+        if let Some(class) = of_port(own) {
+            self.saw(input, "class by source port");
+            return class;
+        }
+        let class = |class, dscp| Class {
+            class,
+            dscp,
+            reserved: 0,
+        };
+        let of_sender = class(pod.class.class, pod.class.dscp);
+        let of_receiver = class(to.class, to.dscp);
+        match (of_sender.class, of_receiver.class) {
+            (0, 0) => of_sender,
+            (_, 0) => {
+                self.saw(input, "class of the sender alone");
+                of_sender
             }
-            (None, Some(class)) => {
-                self.saw(input, "class by source port");
-                class
+            (0, _) => {
+                self.saw(input, "class of the receiver alone");
+                of_receiver
             }
-            (None, None) => Class {
-                class: 0,
-                dscp: 0,
-                reserved: 0,
-            },
+            (sender, receiver) if receiver < sender => {
+                self.saw(input, "receiver's class before sender's");
+                of_receiver
+            }
+            _ => {
+                self.saw(input, "sender's class first");
+                of_sender
+            }
         }
     }
 }

@@ -27,6 +27,7 @@ enum Target<'t> {
 /// A packet that a pod sent, read and found sound.
 struct Sent<'a> {
     from: &'a Endpoint,
+    to: &'a Route,
     ip: Ip<'a>,
     transport: Transport,
     quote: Option<Quote<'a>>,
@@ -62,6 +63,7 @@ impl<'t> Model<'t> {
         let target = self.target(pod, route, ip.destination())?;
         let sent = Sent {
             from: pod,
+            to: route,
             ip,
             transport,
             quote,
@@ -194,7 +196,7 @@ impl<'t> Model<'t> {
                 about
             }
         };
-        let class = self.class(input, judged);
+        let class = self.class(input, judged, sent.from, sent.to);
         self.note_first_part(input, sent.ip, sent.talk, class, notes);
         Ok(Travel {
             class,

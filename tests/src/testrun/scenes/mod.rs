@@ -1,5 +1,6 @@
 //! The scenes. Those named `drop_LABEL` are the one canonical test of the drop reason with that label.
 
+mod classes;
 mod detour;
 mod drop_packet;
 mod drop_place;
@@ -85,6 +86,9 @@ pub fn scenes() -> Vec<Scene> {
         flows: known_flow_to_another_node known_flow_on_one_node known_flow_from_another_node
             syn_does_not_follow_a_known_flow known_datagrams_keep_their_answers_welcome
             known_flow_is_still_looked_at;
+        classes: pods_have_classes_of_their_own ports_count_before_pods
+            answers_are_of_their_questions_class errors_and_parts_are_of_their_pods_class
+            known_flow_changes_its_class;
         fragments: parts_leave_alike parts_arrive parts_stay_on_their_node
             what_is_denied_to_the_first_is_denied_to_all;
         detour: datagrams_in_segments_take_the_detour datagrams_in_segments_on_one_node
