@@ -1,6 +1,8 @@
 //! What classes of a slice are promised on a paid link, in the lab with real agents: the fast part of
 //! `cargo xtask bench qos`. Needs root.
 
+#[path = "live_qos/pods.rs"]
+mod pods;
 #[path = "live_qos/two_nodes.rs"]
 mod two_nodes;
 
@@ -23,6 +25,9 @@ fn main() -> ExitCode {
             ),
             trial("two_nodes_keep_a_ceiling_together", || {
                 two_nodes::the_ceiling_holds_for_both(&agent_file(), options())
+            }),
+            trial("pods_are_of_the_classes_that_are_said", || {
+                pods::are_of_the_classes_that_are_said(&agent_file(), options())
             }),
         ]
     })
