@@ -142,14 +142,22 @@ impl Packet {
 
     /// Makes `fq` keep the packet until a moment of the monotonic clock, or until when its sender wants it
     /// to leave, if that is later, but not later than `latest_ns`: a queue is for all, and nobody may fill it with
-    /// what leaves in seconds.
+    /// what leaves in seconds. Of packets that are wanted later than that none leaves before one that came
+    /// earlier. Who wants to leave in minutes goes by another clock.
     #[inline(always)]
     pub(crate) fn leave_at(self, moment_ns: u64, latest_ns: u64) {
+        const ANOTHER_CLOCK_NS: u64 = 1000 * 1_000_000_000;
         let wanted_ns = field!(self, tstamp);
-        if wanted_ns < moment_ns || wanted_ns > latest_ns {
-            // SAFETY: the field is writable in TC programs.
-            unsafe { (&raw mut (*self.skb).tstamp).write_volatile(moment_ns) };
-        }
+        let is_of_another_clock = wanted_ns > moment_ns.saturating_add(ANOTHER_CLOCK_NS);
+        let leaves_ns = if wanted_ns < moment_ns || is_of_another_clock {
+            moment_ns
+        } else if wanted_ns > latest_ns {
+            latest_ns
+        } else {
+            return;
+        };
+        // SAFETY: the field is writable in TC programs.
+        unsafe { (&raw mut (*self.skb).tstamp).write_volatile(leaves_ns) };
     }
 
     /// Marks congestion (CE) in the packet's first IP header, if its sender is one that understands it.

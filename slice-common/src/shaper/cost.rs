@@ -31,7 +31,8 @@ impl Rate {
 pub struct WireBytes(u32);
 
 impl WireBytes {
-    /// 64 KiB in segments of ten bytes, and their headers. What claims to be more counts as this.
+    /// 64 KiB in segments of ten bytes, and their headers. What claims to be more counts as this, and is
+    /// dropped where it would be charged.
     pub const MAX: u32 = 1 << 20;
 
     #[inline(always)]

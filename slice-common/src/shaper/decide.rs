@@ -74,7 +74,7 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Send(Mode),
-    /// It would wait longer than the horizon.
+    /// It would wait longer than the horizon, or is more than can be charged.
     Drop,
 }
 
@@ -258,7 +258,9 @@ pub const fn decide(arrival: Arrival, terms: Terms<'_>, read: &Readings) -> Deci
     } else {
         class.borrowed_horizon_ns
     };
-    let verdict = match (delay_ns <= horizon_ns, is_lane, is_own) {
+    // More than can be charged is never let through: somebody made it by hand.
+    let is_in_time = delay_ns <= horizon_ns && bytes.count() < WireBytes::MAX;
+    let verdict = match (is_in_time, is_lane, is_own) {
         (false, _, _) => Verdict::Drop,
         (true, true, _) => Verdict::Send(Mode::Lane),
         (true, false, true) => Verdict::Send(Mode::Guaranteed),

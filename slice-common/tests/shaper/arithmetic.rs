@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 use slice_common::shaper::{
-    Arrival, ByteCost, FlowReadings, Rate, Readings, Terms, Verdict, WireBytes, decide,
+    Arrival, ByteCost, FlowReadings, Mode, Rate, Readings, Terms, Verdict, WireBytes, decide,
 };
 
-use super::plant::{FRAME, MS, Plant, Profile, SECOND, flow_words};
+use super::plant::{FRAME, MS, Plant, Profile, SECOND, START, flow_words};
 
 const YEAR: u64 = 366 * 24 * 3600 * SECOND;
 
@@ -56,6 +56,22 @@ proptest! {
 }
 
 /// Packets of 64 KiB back to back at 100 Gbit/s, up to a year after the host started.
+/// A segmentation-offload packet in segments of a byte has more headers than clocks can be charged for.
+#[test]
+fn what_cannot_be_charged_whole_is_dropped() {
+    let plant = Plant::new(&[Profile::new(100_000_000_000, 10, &[40])]);
+    let sent = |bytes: u64| {
+        let flow = flow_words();
+        plant
+            .shape((0, 0), &flow, START, WireBytes::new(bytes))
+            .verdict
+    };
+    let most = u64::from(WireBytes::MAX) - 1;
+    assert_eq!(sent(most), Verdict::Send(Mode::Guaranteed));
+    assert_eq!(sent(most + 1), Verdict::Drop);
+    assert_eq!(sent(8_442_405), Verdict::Drop);
+}
+
 #[test]
 fn a_year_at_a_hundred_gigabits_overflows_nothing() {
     let profile = Profile::new(100_000_000_000, 1, &[40, 30]);
