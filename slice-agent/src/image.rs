@@ -232,6 +232,8 @@ pub struct NodeImage {
     pub rates: BTreeMap<Prefixed<ShaperKey>, ShaperTerms>,
     /// Interfaces with `fq` of ours, by number.
     pub fair_queues: BTreeMap<u32, FairQueue>,
+    /// Interfaces with `htb` of ours, by number.
+    pub trees: BTreeMap<u32, ClassTree>,
     /// `unreachable` routes for remote slice addresses, in a table of our own.
     pub guards: BTreeSet<Ipv4Net>,
     /// What lies behind the port owner for the host's check of reverse paths.
@@ -242,6 +244,31 @@ pub struct NodeImage {
     pub pod_routes_in_force: bool,
     pub port_owner: Option<PortOwner>,
     pub attachments: BTreeSet<Attachment>,
+}
+
+/// An interface that the agent put `htb` on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassTree {
+    pub interface: String,
+    /// A full packet on the link: packets in segments are counted by it.
+    pub frame_bytes: u32,
+    /// By the lower half of their handles ([`slice_common::layout::QueueClass`]).
+    pub classes: BTreeMap<u16, TreeClass>,
+}
+
+/// A class of `htb`, in the kernel's units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TreeClass {
+    /// 0: the tree itself.
+    pub parent: u16,
+    pub rate_bytes_per_s: u64,
+    pub ceiling_bytes_per_s: u64,
+    pub burst_ticks: u32,
+    pub ceiling_burst_ticks: u32,
+    pub quantum_bytes: u32,
+    pub priority: u32,
+    /// Of what waits here; `None`: nothing does, others are below it.
+    pub room_bytes: Option<u32>,
 }
 
 /// An interface that the agent put `fq` on.
@@ -315,6 +342,8 @@ pub struct HostFacts {
     pub filter_refused: BTreeMap<u32, String>,
     /// Interfaces that `fq` was refused on, with the reason: not tried again.
     pub fair_refused: BTreeMap<u32, String>,
+    /// Interfaces that `htb` was refused on, with the reason: not tried again.
+    pub tree_refused: BTreeMap<u32, String>,
 }
 
 /// What only this node's programs know: drawn once, and then kept. Zeros: not drawn yet.
@@ -360,6 +389,8 @@ pub enum RootQueue {
     Default { queues: u16 },
     /// `fq`, on all queues, put there by an agent.
     OurFair,
+    /// `htb`, put there by an agent.
+    OurTree,
     /// `fq`, on all queues, by somebody else or as the kernel's own choice.
     Fair,
     /// Something else that somebody put there.

@@ -115,7 +115,7 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
     let known = host::known_in(&observed, &facts.interfaces);
     host::remember(&mut facts, &known);
     facts.filtered = observe::filtered(&pins)?;
-    observe::ask_for_fq(&netlink, &configuration.node().uplinks, &mut facts).await;
+    observe::ask_for_queues(&netlink, &configuration.node().uplinks, &mut facts).await;
     let wanted = refuse(path, config::wanted(&configuration, &facts, &observed))?;
     let missing = model::unserved(&configuration, &facts);
     let changes = plan::plan(&observed, &wanted.image, &wanted.names);
@@ -130,8 +130,8 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
         let interface = &configuration.node().underlay.interface;
         text.push_str(&format!("NO EARLY DROP: on {interface}: {obstacle}\n"));
     }
-    for sentence in compile::without_queue(&configuration, &facts) {
-        text.push_str(&format!("NO QUEUE: {sentence}\n"));
+    for note in compile::queue_notes(&configuration, &facts) {
+        text.push_str(&format!("{note}\n"));
     }
     // Last, where it is read: the rest may be long.
     for doubt in configuration.doubts() {

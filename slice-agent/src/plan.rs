@@ -13,6 +13,7 @@ mod entries;
 mod handover;
 mod order;
 pub(crate) mod rates;
+mod trees;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,7 +27,8 @@ use slice_common::layout::{
 };
 
 use crate::image::{
-    Attachment, FairQueue, Names, NodeImage, PodRoute, PortOwner, Prefixed, WayBack,
+    Attachment, ClassTree, FairQueue, Names, NodeImage, PodRoute, PortOwner, Prefixed, TreeClass,
+    WayBack,
 };
 
 /// One step towards the wanted state; steps are executed in order.
@@ -58,6 +60,12 @@ pub enum Change {
     SwapRates(Swap<ShaperKey, ShaperTerms>),
     AddFairQueue(u32, FairQueue),
     RemoveFairQueue(u32, FairQueue),
+    BuildTree(u32, ClassTree),
+    /// Packets that wait in it stay where they are.
+    MendTree(u32, Mending),
+    /// Takes classes out of it that no packet is sent to any more.
+    TrimTree(u32, Trimming),
+    RemoveTree(u32, ClassTree),
     AddGuard(Ipv4Net),
     RemoveGuard(Ipv4Net),
     /// How the stack sends what it delivers for a slice to this pod.
@@ -85,6 +93,22 @@ pub struct Put<K, V> {
     pub replaces: bool,
     /// The entry for a person.
     pub text: String,
+}
+
+/// Classes of `htb` that are made or changed, parents first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mending {
+    pub interface: String,
+    /// Packets are counted by another size of frames.
+    pub frame_bytes: Option<u32>,
+    pub classes: Vec<(u16, TreeClass)>,
+}
+
+/// Classes of `htb` that go, children first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trimming {
+    pub interface: String,
+    pub classes: Vec<u16>,
 }
 
 /// Removes one entry of a map.

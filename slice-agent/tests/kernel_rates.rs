@@ -76,22 +76,23 @@ fn a_ceiling_is_in_force_changes_live_and_outlives_the_agent() {
     let as_configured = match has_fq {
         true => NOTHING.to_owned(),
         false => format!(
-            "{NOTHING}NO QUEUE: on nic0: this kernel has no fq; what is early leaves at once, and what would wait too \
-             long is dropped\n"
+            "{NOTHING}QUEUE: on nic0: this kernel has no fq; packets wait in classes of htb\n"
         ),
     };
     node.until("everything is in force", |node| {
         node.plan() == as_configured
     });
-    assert_eq!(
-        node.tc("qdisc show dev nic0").contains("qdisc fq 51ce:"),
-        has_fq
-    );
+    let (backend, kind) = if has_fq {
+        ("edt", "fq")
+    } else {
+        ("htb", "htb")
+    };
+    let root = format!("qdisc {kind} 51ce: root");
+    assert!(node.tc("qdisc show dev nic0").contains(&root));
     let page = node.get("/metrics");
     assert_eq!(value(&page, CEILING), Some(5_000_000), "{page}");
     // 18M, and half of the 18M that neither it nor thin flows are guaranteed.
     assert_eq!(value(&page, CONTROL), Some(3_375_000), "{page}");
-    let backend = if has_fq { "edt" } else { "vq" };
     let info = format!(
         "sliceplane_shaper_info{{uplink=\"wan\",slice=\"kafka\",backend=\"{backend}\"}} 1\n"
     );
@@ -129,5 +130,71 @@ fn a_ceiling_is_in_force_changes_live_and_outlives_the_agent() {
         let page = node.get("/metrics");
         value(&page, CEILING).is_none() && node.plan() == NOTHING
     });
-    assert!(!node.tc("qdisc show dev nic0").contains("fq"));
+    assert!(!node.tc("qdisc show dev nic0").contains("51ce:"));
+}
+
+/// With `htb` asked for, whatever the kernel has.
+fn with_classes(node: &Node, ceiling: &str) -> String {
+    let text = with_rates(node, ceiling);
+    let asked = text.replace("rate: 100M}", "rate: 100M, shaper: Htb}");
+    assert_ne!(asked, text);
+    asked
+}
+
+/// The disciplines in which packets wait, by their numbers: others in their place have others.
+fn leaves(node: &Node) -> Vec<String> {
+    let shown = node.tc("qdisc show dev nic0");
+    let leaves = shown.lines().filter(|line| line.contains("parent 51ce:"));
+    let named = leaves.filter_map(|line| Some(line.split_once(" limit")?.0.to_owned()));
+    named.collect()
+}
+
+#[test]
+fn classes_are_put_there_mended_and_taken_off_and_what_somebody_configured_stays() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    let plain = node.configuration();
+    let [slow, fast] = ["40M", "80M"].map(|ceiling| with_classes(&node, ceiling));
+    node.configure_with(&slow);
+    node.start();
+    node.until("classes are there", |node| node.plan() == NOTHING);
+    let shown = node.tc("qdisc show dev nic0");
+    assert!(shown.contains("qdisc htb 51ce: root"), "{shown}");
+    let before = leaves(&node);
+    // One for what is not ours, and a front and a back of each of two classes.
+    assert_eq!(before.len(), 5, "{shown}");
+
+    // A rate changes where packets wait: the same disciplines stay.
+    let rate = |node: &Node| node.tc("class show dev nic0 classid 51ce:20");
+    let is_at = |node: &Node, rates: &str| rate(node).contains(rates);
+    assert!(is_at(&node, "ceil 398"), "{}", rate(&node));
+    node.configure_with(&fast);
+    node.until("the new rate is in force", |node| is_at(node, "ceil 797"));
+    assert_eq!(leaves(&node), before);
+
+    // Somebody changes a class, and takes everything off.
+    node.tc("class change dev nic0 parent 51ce:1 classid 51ce:20 htb rate 1mbit ceil 1mbit");
+    node.until("the class is mended", |node| is_at(node, "ceil 797"));
+    assert_eq!(leaves(&node), before);
+    node.tc("qdisc del dev nic0 root");
+    node.until("the tree is there again", |node| leaves(node).len() == 5);
+    node.until("packets are sent to it again", |node| {
+        node.plan() == NOTHING
+    });
+
+    // Without terms nothing is left.
+    node.configure_with(&plain);
+    node.until("nothing is shaped any more", |node| node.plan() == NOTHING);
+    assert!(!node.tc("qdisc show dev nic0").contains("51ce:"));
+
+    // What somebody configured is never replaced, and that is told.
+    node.tc("qdisc add dev nic0 root handle 7: pfifo");
+    node.configure_with(&slow);
+    let stays = "NO QUEUE: on nic0: somebody configured pfifo 7:, which stays";
+    node.until("it is told", |node| {
+        value(&node.get("/metrics"), CEILING).is_some() && node.plan().contains(stays)
+    });
+    let shown = node.tc("qdisc show dev nic0");
+    assert!(shown.contains("qdisc pfifo 7: root"), "{shown}");
 }

@@ -3,7 +3,7 @@
 use slice_common::layout::{
     ClassClocks, FlowClocks, ShaperClass, ShaperTerms, SliceClocks, UplinkClocks,
 };
-use slice_common::shaper::{ClassWords, FlowWords, SliceWords, UplinkWords, Word};
+use slice_common::shaper::{ClassWords, FlowWords, LeafWords, SliceWords, UplinkWords, Word};
 
 use crate::maps;
 
@@ -17,6 +17,7 @@ pub(crate) struct Clocks {
     pub(crate) slice: SliceWords<Clock>,
     pub(crate) class: ClassWords<Clock>,
     pub(crate) flow: FlowWords<Clock>,
+    pub(crate) leaf: LeafWords<Clock, Clock>,
 }
 
 macro_rules! clock {
@@ -53,6 +54,11 @@ pub(crate) fn of(terms: &ShaperTerms, class: &ShaperClass, flow_place: u32) -> O
             pace: clock!(flow, pace_ns),
             waited: clock!(flow, waited_ns),
             stance: clock!(flow, stance),
+        },
+        leaf: LeafWords {
+            back: clock!(of_class, joined_back_ns),
+            joined: clock!(flow, joined_ns),
+            joined_at: clock!(flow, joined_at_ns),
         },
     })
 }

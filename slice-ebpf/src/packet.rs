@@ -160,6 +160,13 @@ impl Packet {
         unsafe { (&raw mut (*self.skb).tstamp).write_volatile(leaves_ns) };
     }
 
+    /// Has `htb` keep the packet in the class of this handle.
+    #[inline(always)]
+    pub(crate) fn set_priority(self, handle: u32) {
+        // SAFETY: the field is writable in TC programs.
+        unsafe { (&raw mut (*self.skb).priority).write_volatile(handle) };
+    }
+
     /// Marks congestion (CE) in the packet's first IP header, if its sender is one that understands it.
     #[inline(always)]
     pub(crate) fn mark_congestion(self) -> bool {

@@ -127,6 +127,9 @@ pub struct ShaperArgs {
 /// What streams of `bench qos` may find their rate by.
 pub const CONGESTION_CONTROLS: [&str; 2] = ["cubic", "bbr"];
 
+/// What keeps packets to their time in `bench qos`.
+pub const BACKENDS: [&str; 3] = ["edt", "htb", "vq"];
+
 /// Arguments of `slice-lab bench qos`.
 #[derive(Args, Clone, Debug)]
 pub struct QosArgs {
@@ -152,9 +155,9 @@ pub struct QosArgs {
     /// What was measured in a virtual machine, as xtask writes it
     #[arg(long, value_name = "FILE", hide = true)]
     pub guest_figures: Option<PathBuf>,
-    /// Leave the queueing disciplines of uplinks to the kernel, so that agents may put `fq` there
-    #[arg(long, hide = true)]
-    pub free_roots: bool,
+    /// What is to keep packets to their time; if absent, each in turn that this host has
+    #[arg(long, value_parser = PossibleValuesParser::new(BACKENDS))]
+    pub backend: Option<String>,
     /// How long to wait for another lab on this machine to go down
     #[arg(skip)]
     pub wait: Duration,

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use slice_tests::bench::qos::report::Backend;
 use slice_tests::bench::qos::with_and_without;
 use slice_tests::harness::{Need, agent_file, main_of_each, trial};
 use slice_tests::lab::LabOptions;
@@ -21,8 +22,11 @@ fn main() -> ExitCode {
         vec![
             trial(
                 "a_class_keeps_its_guarantee_and_answers_do_not_wait",
-                one_against_sixteen,
+                || one_against_sixteen(Backend::Vq),
             ),
+            trial("the_same_with_classes_of_htb", || {
+                one_against_sixteen(Backend::Htb)
+            }),
             trial("two_nodes_keep_a_ceiling_together", || {
                 two_nodes::the_ceiling_holds_for_both(&agent_file(), options())
             }),
@@ -42,8 +46,8 @@ fn options() -> LabOptions {
 }
 
 /// Limits are wide: what a quiet machine shows is for the bench.
-fn one_against_sixteen() -> Result<()> {
-    let [with, without] = with_and_without(&agent_file(), options())?;
+fn one_against_sixteen(backend: Backend) -> Result<()> {
+    let [with, without] = with_and_without(&agent_file(), options(), backend)?;
     let guarantee_bps = 20e6;
     let seen = format!("with the shaper {with:#?}\nwithout {without:#?}");
     ensure!(
@@ -54,6 +58,10 @@ fn one_against_sixteen() -> Result<()> {
     ensure!(with.streams_bps[0] > 0.95 * guarantee_bps, "{seen}");
     ensure!(with.wire_bps > 0.95 * 50e6, "{seen}");
     ensure!(with.wire_bps_max_1s < 1.03 * 50e6, "{seen}");
-    ensure!(with.p99_ms[0] < 30.0, "{seen}");
+    // With `htb` an answer may come behind its class's bulk when sixteen flows begin at once, and stays there for as
+    // long as it makes no pause: what waits there is as much as elsewhere.
+    let p99_ms_max = if backend == Backend::Htb { 60.0 } else { 30.0 };
+    ensure!(with.p99_ms[0] < p99_ms_max, "{seen}");
+    ensure!(backend == Backend::Vq || with.reordered == 0, "{seen}");
     Ok(())
 }

@@ -30,6 +30,7 @@ pub(crate) fn run(what: &Bench, passed: Vec<OsString>) -> Result<ExitCode> {
     let mut arguments = vec![OsString::from("bench")];
     arguments.extend(passed);
     if let Bench::Qos(qos) = what
+        && qos.backend.as_deref().is_none_or(|it| it == "edt")
         && (qos.guest || !has_fq()?)
     {
         if let Some(file) = &qos.json {
@@ -97,7 +98,14 @@ pub(crate) fn short_qos_in_guest() -> Result<()> {
 /// Runs `bench qos` in a guest whose agents may put `fq` on uplinks.
 /// # Errors  when it ends without figures; that they miss a limit is none.
 fn qos_in_guest(words: Vec<String>, limit: Duration) -> Result<guest_lab::Outcome> {
-    let fixed = ["bench", "qos", "--free-roots", "--json", guest_lab::FIGURES];
+    let fixed = [
+        "bench",
+        "qos",
+        "--backend",
+        "edt",
+        "--json",
+        guest_lab::FIGURES,
+    ];
     let arguments: Vec<String> = fixed.into_iter().map(str::to_owned).chain(words).collect();
     guest_lab::run(GUEST_SERIES, &arguments, limit)
 }

@@ -45,6 +45,8 @@ pub(super) struct Reconciler {
     missing: BTreeMap<String, String>,
     /// The hooks where programs of others run before ours.
     preceded: Vec<String>,
+    /// What is to be said of the queues of uplinks.
+    queue_notes: Vec<compile::QueueNote>,
     /// Why strangers' packets are not dropped early, where they would be.
     no_early_drop: Option<compile::Obstacle>,
 }
@@ -66,6 +68,7 @@ impl Reconciler {
             mismatches: Vec::new(),
             missing: BTreeMap::new(),
             preceded: Vec::new(),
+            queue_notes: Vec::new(),
             no_early_drop: None,
         }
     }
@@ -88,6 +91,7 @@ impl Reconciler {
                 // Also what a driver refused is tried again.
                 self.facts.filter_refused.clear();
                 self.facts.fair_refused.clear();
+                self.facts.tree_refused.clear();
                 self.reported.clear();
                 Some(Look::Everything)
             }
@@ -128,7 +132,7 @@ impl Reconciler {
         facts.filtered = observe::filtered(self.dataplane.pins())?;
         if let Some(configuration) = self.candidate.as_ref().or(self.accepted.as_ref()) {
             let uplinks = &configuration.node().uplinks;
-            observe::ask_for_fq(self.dataplane.netlink(), uplinks, &mut facts).await;
+            observe::ask_for_queues(self.dataplane.netlink(), uplinks, &mut facts).await;
         }
         self.facts = facts;
         self.note_new_mark(&observed);
@@ -283,6 +287,18 @@ impl Reconciler {
         self.no_early_drop = now;
     }
 
+    /// Says what packets of slices wait in, where it is not the best, or not what was asked for.
+    fn note_queues(&mut self) {
+        let Some(configuration) = &self.accepted else {
+            return;
+        };
+        let now = compile::queue_notes(configuration, &self.facts);
+        for note in now.iter().filter(|it| !self.queue_notes.contains(it)) {
+            tracing::info!("{note}");
+        }
+        self.queue_notes = now;
+    }
+
     async fn converge(
         &mut self,
         mut observed: NodeImage,
@@ -311,10 +327,14 @@ impl Reconciler {
             wanted
                 .fair_queues
                 .retain(|ifindex, _| !refused.contains_key(ifindex));
+            let refused = &self.facts.tree_refused;
+            wanted
+                .trees
+                .retain(|ifindex, _| !refused.contains_key(ifindex));
             // Departures are written where packets wait for them, so only now.
             if changes
                 .iter()
-                .any(|it| matches!(it, Change::AddFairQueue(..)))
+                .any(|it| matches!(it, Change::AddFairQueue(..) | Change::BuildTree(..)))
             {
                 self.schedule.event(Look::Everything, Instant::now());
             }
@@ -342,6 +362,7 @@ impl Reconciler {
         let count = self.preceded.len();
         self.status.update(|state| state.hooks_preceded = count);
         self.note_early_drop();
+        self.note_queues();
         self.schedule.succeeded();
         self.converged = true;
         self.settle();
@@ -397,6 +418,8 @@ impl Reconciler {
                 model::listed(self.preceded.iter().cloned())
             ));
         }
+        let refused = self.queue_notes.iter().filter(|note| note.is_against_wish);
+        found.extend(refused.map(ToString::to_string));
         let underlay = self.accepted.as_ref().map(|good| &good.node().underlay);
         if let Some(underlay) = underlay.filter(|asked| asked.early_drop == EarlyDrop::On)
             && let Some(obstacle) = &self.no_early_drop
@@ -429,6 +452,11 @@ impl Reconciler {
             }
             if let Change::AddFairQueue(ifindex, _) = change {
                 let refused = &mut self.facts.fair_refused;
+                refused.insert(*ifindex, format!("{error:#}"));
+                continue;
+            }
+            if let Change::BuildTree(ifindex, _) = change {
+                let refused = &mut self.facts.tree_refused;
                 refused.insert(*ifindex, format!("{error:#}"));
                 continue;
             }

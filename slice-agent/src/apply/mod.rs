@@ -2,6 +2,7 @@
 
 pub mod clsact;
 pub mod guards;
+pub mod htb;
 pub mod lock;
 pub mod maps;
 pub mod netlink;
@@ -144,7 +145,25 @@ impl Dataplane {
             Change::AddFairQueue(ifindex, queue) => {
                 queueing::make_fair(netlink, *ifindex, queue.queues).await
             }
-            Change::RemoveFairQueue(ifindex, _) => queueing::remove(netlink, *ifindex).await,
+            Change::RemoveFairQueue(ifindex, _) | Change::RemoveTree(ifindex, _) => {
+                queueing::remove(netlink, *ifindex).await
+            }
+            Change::BuildTree(ifindex, tree) => htb::build(netlink, *ifindex, tree).await,
+            Change::MendTree(ifindex, mending) => {
+                if let Some(frame_bytes) = mending.frame_bytes {
+                    htb::put_frame(netlink, *ifindex, frame_bytes).await?;
+                }
+                for (minor, class) in &mending.classes {
+                    htb::put_class(netlink, *ifindex, *minor, class).await?;
+                }
+                Ok(())
+            }
+            Change::TrimTree(ifindex, trimming) => {
+                for minor in &trimming.classes {
+                    htb::remove_class(netlink, *ifindex, *minor).await?;
+                }
+                Ok(())
+            }
             Change::AddGuard(prefix) => guards::add(netlink, *prefix).await,
             Change::RemoveGuard(prefix) => guards::remove(netlink, *prefix).await,
             Change::PutPodRoute(pod, route) => pod_routes::put(netlink, *pod, *route).await,

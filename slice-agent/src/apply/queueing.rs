@@ -15,11 +15,14 @@ use rtnetlink::packet_core::{
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 
+use slice_common::layout::QueueClass;
+
+use super::htb;
 use super::netlink::{cause, is_absent};
-use crate::image::{FairQueue, RootQueue};
+use crate::image::{ClassTree, FairQueue, RootQueue};
 
 /// Ours among the handles of disciplines; the kernel gives those that it chooses itself from 0x8000 on.
-const OURS: u16 = 0x51ce;
+const OURS: u16 = QueueClass::TREE;
 const FAIR: &str = "fq";
 /// One queue for each of a device's.
 const MULTI_QUEUE: &str = "mq";
@@ -45,35 +48,51 @@ const HORIZON_US: u32 = 100_000;
 
 /// What is at the root of each interface, by number.
 pub async fn roots(netlink: &Handle) -> Result<BTreeMap<u32, RootQueue>> {
-    let listed: Vec<TcMessage> = netlink
-        .qdisc()
-        .get()
-        .execute()
-        .try_collect()
-        .await
+    Ok(roots_of(&disciplines(netlink).await?))
+}
+
+async fn disciplines(netlink: &Handle) -> Result<Vec<TcMessage>> {
+    let listed = netlink.qdisc().get().execute().try_collect().await;
+    listed
         .map_err(cause)
-        .context("cannot list the queueing disciplines of this host")?;
+        .context("cannot list the queueing disciplines of this host")
+}
+
+fn roots_of(listed: &[TcMessage]) -> BTreeMap<u32, RootQueue> {
     let of_roots = listed
         .iter()
         .filter(|it| it.header.parent == TcHandle::ROOT);
-    let root = |it: &TcMessage| (it.header.index.cast_unsigned(), root_queue(it, &listed));
-    Ok(of_roots.map(root).collect())
+    let root = |it: &TcMessage| (it.header.index.cast_unsigned(), root_queue(it, listed));
+    of_roots.map(root).collect()
 }
 
-/// The interfaces with `fq` of ours, of these by number and name.
-pub async fn ours(
-    netlink: &Handle,
-    interfaces: &BTreeSet<(u32, String)>,
-) -> Result<BTreeMap<u32, FairQueue>> {
-    let roots = roots(netlink).await?;
-    let ours = interfaces
-        .iter()
-        .filter(|(ifindex, _)| roots.get(ifindex) == Some(&RootQueue::OurFair));
-    let fair = |(ifindex, interface): &(u32, String)| {
-        let (interface, queues) = (interface.clone(), 1);
-        (*ifindex, FairQueue { interface, queues })
-    };
-    Ok(ours.map(fair).collect())
+/// What of ours is at roots.
+#[derive(Debug, Default)]
+pub struct Ours {
+    pub fair_queues: BTreeMap<u32, FairQueue>,
+    pub trees: BTreeMap<u32, ClassTree>,
+}
+
+/// That of these interfaces, by number and name.
+pub async fn ours(netlink: &Handle, interfaces: &BTreeSet<(u32, String)>) -> Result<Ours> {
+    let listed = disciplines(netlink).await?;
+    let roots = roots_of(&listed);
+    let mut ours = Ours::default();
+    for (ifindex, interface) in interfaces {
+        match roots.get(ifindex) {
+            Some(RootQueue::OurFair) => {
+                let (interface, queues) = (interface.clone(), 1);
+                let fair = FairQueue { interface, queues };
+                ours.fair_queues.insert(*ifindex, fair);
+            }
+            Some(RootQueue::OurTree) => {
+                let tree = htb::observe(netlink, (*ifindex, interface), &listed).await?;
+                ours.trees.insert(*ifindex, tree);
+            }
+            _ => {}
+        }
+    }
+    Ok(ours)
 }
 
 fn root_queue(root: &TcMessage, all: &[TcMessage]) -> RootQueue {
@@ -87,6 +106,9 @@ fn root_queue(root: &TcMessage, all: &[TcMessage]) -> RootQueue {
         }
         _ => false,
     };
+    if is_ours && kind == htb::TREE && htb::is_ours(root) {
+        return RootQueue::OurTree;
+    }
     match (is_fair, is_ours, root.header.handle.major) {
         (true, true, _) => RootQueue::OurFair,
         // `fq` as the kernel's own choice has room for a hundred packets of a flow: ours takes its place.
@@ -119,7 +141,7 @@ fn leaves<'a>(root: &TcMessage, all: &'a [TcMessage]) -> impl Iterator<Item = &'
     })
 }
 
-fn kind(message: &TcMessage) -> &str {
+pub(super) fn kind(message: &TcMessage) -> &str {
     let mut attributes = message.attributes.iter();
     let kind = attributes.find_map(|attribute| match attribute {
         TcAttribute::Kind(kind) => Some(kind.as_str()),
@@ -134,9 +156,7 @@ fn kind(message: &TcMessage) -> &str {
 /// # Errors
 /// Where the kernel has no `fq`, or somebody configured another one meanwhile. Then everything is as it was.
 pub async fn make_fair(netlink: &Handle, ifindex: u32, queues: u16) -> Result<()> {
-    if let Some(RootQueue::Configured { kind, handle }) = roots(netlink).await?.get(&ifindex) {
-        bail!("somebody configured {kind} {handle:x}: at its root");
-    }
+    check_unconfigured(netlink, ifindex).await?;
     let made = if queues > 1 {
         make_fair_leaves(netlink, ifindex, queues).await
     } else {
@@ -150,11 +170,21 @@ pub async fn make_fair(netlink: &Handle, ifindex: u32, queues: u16) -> Result<()
     made
 }
 
+/// # Errors
+/// Where somebody configured a discipline.
+pub(super) async fn check_unconfigured(netlink: &Handle, ifindex: u32) -> Result<()> {
+    if let Some(RootQueue::Configured { kind, handle }) = roots(netlink).await?.get(&ifindex) {
+        bail!("somebody configured {kind} {handle:x}: at its root");
+    }
+    Ok(())
+}
+
 /// Why the kernel would refuse `fq` on an interface whose discipline it chose itself, if it has none.
 ///
-/// Asks for one with an option that is too short, which nothing but `fq` itself can find out, so nothing changes.
+/// Asks for one with an option that is too short, which nothing but `fq` itself can find out, so nothing changes. Under
+/// our handle the kernel would only say that there is another kind already.
 pub async fn refusal(netlink: &Handle, ifindex: u32) -> Option<String> {
-    let mut message = discipline(ifindex, TcHandle::ROOT, handle(0), FAIR);
+    let mut message = discipline(ifindex, TcHandle::ROOT, TcHandle::UNSPEC, FAIR);
     let too_short = TcOption::Other(DefaultNla::new(FQ_PACKETS, vec![0]));
     message
         .attributes
@@ -198,14 +228,13 @@ pub async fn remove(netlink: &Handle, ifindex: u32) -> Result<()> {
     request.message_mut().header.parent = TcHandle::ROOT;
     request.message_mut().header.handle = handle(0);
     match request.execute().await {
-        Err(error) if !is_absent(&error) => {
-            Err(cause(error)).with_context(|| format!("cannot remove fq from interface #{ifindex}"))
-        }
+        Err(error) if !is_absent(&error) => Err(cause(error))
+            .with_context(|| format!("cannot remove our discipline from interface #{ifindex}")),
         _ => Ok(()),
     }
 }
 
-const fn handle(minor: u16) -> TcHandle {
+pub(super) const fn handle(minor: u16) -> TcHandle {
     TcHandle { major: OURS, minor }
 }
 
@@ -226,7 +255,12 @@ fn fair(ifindex: u32, parent: TcHandle, handle: TcHandle) -> TcMessage {
     message
 }
 
-fn discipline(ifindex: u32, parent: TcHandle, handle: TcHandle, kind: &str) -> TcMessage {
+pub(super) fn discipline(
+    ifindex: u32,
+    parent: TcHandle,
+    handle: TcHandle,
+    kind: &str,
+) -> TcMessage {
     let mut message = TcMessage::with_index(ifindex.cast_signed());
     message.header.parent = parent;
     message.header.handle = handle;
@@ -235,8 +269,9 @@ fn discipline(ifindex: u32, parent: TcHandle, handle: TcHandle, kind: &str) -> T
 }
 
 /// rtnetlink's own request takes no options.
-async fn put(netlink: &Handle, message: TcMessage) -> Result<()> {
+pub(super) async fn put(netlink: &Handle, message: TcMessage) -> Result<()> {
     let ifindex = message.header.index;
+    let kind = kind(&message).to_owned();
     let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(message));
     request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
     let mut answers = netlink.clone().request(request).map_err(cause)?;
@@ -245,7 +280,7 @@ async fn put(netlink: &Handle, message: TcMessage) -> Result<()> {
             && error.code.is_some()
         {
             return Err(cause(rtnetlink::Error::NetlinkError(error)))
-                .with_context(|| format!("cannot put fq on interface #{ifindex}"));
+                .with_context(|| format!("cannot put {kind} on interface #{ifindex}"));
         }
     }
     Ok(())

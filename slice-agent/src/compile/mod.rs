@@ -10,11 +10,15 @@ mod node_addresses;
 mod outside;
 mod policy;
 mod ports;
+mod queues;
 mod shaping;
 mod tables;
+mod trees;
 mod ways;
 
 pub use early_drop::{Obstacle, early_drop};
 pub use node_addresses::left_out;
-pub use shaping::{SliceShaping, in_words, shaping, shares, without_queue};
+pub use queues::{QueueNote, queue_notes};
+pub use shaping::{SliceShaping, in_words, shaping, shares};
 pub use tables::{asked_by, compile, pods_without_mac};
+pub use trees::tree as class_tree;

@@ -10,7 +10,8 @@ use slice_common::shaper::{
 
 use super::classes::DEFAULT_NAME;
 use super::clocks;
-use crate::image::{FairQueue, HostFacts, Interface, Prefixed, RootQueue};
+use super::queues;
+use crate::image::{HostFacts, Prefixed};
 use crate::model::{self, ConfigError, Share, Validated, ValidatedSlice, ValidatedUplink};
 
 /// The terms of one slice on one uplink of this node.
@@ -33,10 +34,13 @@ pub(super) fn rates(
 ) -> Result<BTreeMap<Prefixed<ShaperKey>, ShaperTerms>, Vec<ConfigError>> {
     let shaping = shaping(configuration, facts)?;
     let places = clocks::places(&shaping.keys().copied().collect(), &facts.clocks);
-    let backends: BTreeMap<u32, ShaperBackend> = facts
-        .interfaces
-        .values()
-        .map(|interface| (interface.ifindex, backend(interface)))
+    let uplinks = configuration.node().uplinks.iter();
+    let backends: BTreeMap<u32, ShaperBackend> = uplinks
+        .filter_map(|uplink| {
+            let interface = facts.interfaces.get(&uplink.interface)?;
+            let choice = queues::choose(uplink, interface, facts);
+            Some((interface.ifindex, choice.backend))
+        })
         .collect();
     let terms = |key: ShaperKey, shaping: &SliceShaping| {
         let backend = *backends.get(&key.ifindex)?;
@@ -48,72 +52,6 @@ pub(super) fn rates(
         Some((Prefixed { key, prefix_bits }, terms(key, shaping)?))
     });
     Ok(table.collect())
-}
-
-/// The uplinks that get `fq`, because packets of slices shall wait there and the kernel chose what stands at their root.
-pub(super) fn fair_queues(
-    configuration: &Validated,
-    facts: &HostFacts,
-) -> BTreeMap<u32, FairQueue> {
-    let wanted = shaped_uplinks(configuration, facts).filter_map(|(uplink, interface)| {
-        let queues = match interface.root_queue {
-            RootQueue::OurFair => 1,
-            RootQueue::Default { queues } => queues,
-            RootQueue::Fair | RootQueue::Configured { .. } => return None,
-        };
-        let queue = FairQueue {
-            interface: uplink.interface.clone(),
-            queues,
-        };
-        Some((interface.ifindex, queue))
-    });
-    wanted
-        .filter(|(ifindex, _)| !facts.fair_refused.contains_key(ifindex))
-        .collect()
-}
-
-fn shaped_uplinks<'a>(
-    configuration: &'a Validated,
-    facts: &'a HostFacts,
-) -> impl Iterator<Item = (&'a ValidatedUplink, &'a Interface)> {
-    let is_shaped = configuration
-        .slices()
-        .iter()
-        .any(|slice| slice.profile.is_some());
-    let uplinks = configuration.node().uplinks.iter();
-    uplinks
-        .filter(move |_| is_shaped)
-        .filter_map(|uplink| Some((uplink, facts.interfaces.get(&uplink.interface)?)))
-}
-
-/// Why packets do not wait for their turn on an uplink, a sentence each.
-pub fn without_queue(configuration: &Validated, facts: &HostFacts) -> Vec<String> {
-    const SO: &str = "what is early leaves at once, and what would wait too long is dropped";
-    let sentence = |(uplink, interface): (&ValidatedUplink, &Interface)| {
-        let name = &uplink.interface;
-        match (
-            &interface.root_queue,
-            facts.fair_refused.get(&interface.ifindex),
-        ) {
-            (RootQueue::Configured { kind, handle }, _) => Some(format!(
-                "on {name}: somebody configured {kind} {handle:x}:, which stays; {SO}; put fq there, or remove it \
-                 (`tc qdisc del dev {name} root`)"
-            )),
-            (RootQueue::Default { .. }, Some(why)) => Some(format!("on {name}: {why}; {SO}")),
-            _ => None,
-        }
-    };
-    shaped_uplinks(configuration, facts)
-        .filter_map(sentence)
-        .collect()
-}
-
-/// Only what the device does already counts: nobody waits for what may be refused.
-fn backend(interface: &Interface) -> ShaperBackend {
-    match interface.root_queue {
-        RootQueue::OurFair | RootQueue::Fair => ShaperBackend::Edt,
-        RootQueue::Default { .. } | RootQueue::Configured { .. } => ShaperBackend::Vq,
-    }
 }
 
 fn packed(backend: ShaperBackend, place: ShaperPlace, shaping: &SliceShaping) -> ShaperTerms {
@@ -143,7 +81,7 @@ pub fn shaping(
             continue;
         };
         let frame = WireBytes::new(u64::from(interface.mtu_bytes) + u64::from(LINK_BYTES));
-        let patience = patience(backend(interface));
+        let patience = patience(queues::choose(uplink, interface, facts).backend);
         let shares = shares(configuration, uplink)?;
         let sold_bps: u64 = shares.iter().map(|(_, share)| share.ceiling.bps()).sum();
         for (slice, share) in &shares {
@@ -204,7 +142,7 @@ pub fn in_words(uplink: &ValidatedUplink, slice: &ValidatedSlice, share: &Share)
 
 fn patience(backend: ShaperBackend) -> Patience {
     match backend {
-        ShaperBackend::Edt => Patience::for_round_trip(ROUND_TRIP_NS),
+        ShaperBackend::Edt | ShaperBackend::Htb => Patience::for_round_trip(ROUND_TRIP_NS),
         ShaperBackend::Vq => Patience::WITHOUT_QUEUE,
     }
 }

@@ -13,7 +13,7 @@ use slice_common::wire::vxlan;
 
 use super::delivery::{Delivery, Member};
 use super::ways::Way;
-use super::{classes, early_drop, guarded, node_addresses, outside, policy, shaping};
+use super::{classes, early_drop, guarded, node_addresses, outside, policy, queues, shaping};
 use crate::image::{
     Attachment, HostFacts, Interface, Names, NodeImage, PodRoute, PortOwner, Prefixed, Program,
     WayBack,
@@ -357,7 +357,8 @@ impl<'a> Builder<'a> {
             Ok(rates) => self.image.rates = rates,
             Err(errors) => self.errors.extend(errors),
         }
-        self.image.fair_queues = shaping::fair_queues(self.configuration, self.facts);
+        let queues = queues::wanted(self.configuration, self.facts, &self.image.rates);
+        (self.image.fair_queues, self.image.trees) = queues;
         if let Some(settings) = &mut self.image.settings
             && !self.image.rates.is_empty()
         {

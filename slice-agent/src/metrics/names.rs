@@ -176,8 +176,8 @@ const OF_MODE: &[&str] = &["uplink", "slice", "class", "mode"];
 pub const SHAPER_INFO: Metric = gauge(
     "sliceplane_shaper_info",
     &["uplink", "slice", "backend"],
-    "Always 1; what keeps a slice to its rates on an uplink. edt: packets wait until their departure; vq: \
-     they leave at once, and what would wait too long is dropped",
+    "Always 1; what keeps a slice to its rates on an uplink. edt: packets wait until their departure; htb: \
+     in classes, for their turn; vq: they leave at once, and what would wait too long is dropped",
 );
 pub const CEILING: Metric = gauge(
     "sliceplane_ceiling_bytes_per_second",

@@ -168,6 +168,7 @@ pub(super) fn bytes_per_second(cost: ByteCost) -> u64 {
 pub(super) fn backend(number: u32) -> String {
     match ShaperBackend::from_number(number) {
         Some(ShaperBackend::Vq) => "vq".to_owned(),
+        Some(ShaperBackend::Htb) => "htb".to_owned(),
         Some(ShaperBackend::Edt) => "edt".to_owned(),
         None => number.to_string(),
     }

@@ -264,6 +264,14 @@ pub const OBJECTS: &[Object] = &[
                  equal part of `rate` and of the slices' rates. Gateways that only stand in for each other \
                  count as one.",
             ),
+            field(
+                "shaper",
+                "`Auto`",
+                "What keeps packets to their time: `Edt` (`fq` holds each until its departure), `Htb` (classes \
+                 of `htb` hold what is not urgent), `Vq` (nothing: what would wait too long is dropped). `Auto` is the \
+                 first of these that kernel and device have. What somebody configured at the interface's root stays; \
+                 where what is asked for cannot be had, packets go as with `Vq`, and the agent says so.",
+            ),
         ],
     },
     Object {

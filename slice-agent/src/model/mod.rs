@@ -26,7 +26,7 @@ pub(crate) use slice::{namespaces, sources};
 pub use validate::validate;
 pub use validated::{
     Action, Addressing, Delivery, EarlyDrop, Isolation, IsolationLevel, Labels, Namespaces,
-    OutsideRule, Protocol, QosProfile, Rates, Rule, Traffic, TrafficClassRule, Underlay, Validated,
-    ValidatedBlock, ValidatedElsewhere, ValidatedEndpoint, ValidatedNode, ValidatedPeer,
+    OutsideRule, Protocol, QosProfile, Rates, Rule, Shaper, Traffic, TrafficClassRule, Underlay,
+    Validated, ValidatedBlock, ValidatedElsewhere, ValidatedEndpoint, ValidatedNode, ValidatedPeer,
     ValidatedRemote, ValidatedSlice, ValidatedUplink,
 };

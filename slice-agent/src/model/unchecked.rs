@@ -119,6 +119,7 @@ pub struct UplinkFields {
     pub interface: String,
     pub rate: RateText,
     pub nodes: Option<u64>,
+    pub shaper: Option<String>,
 }
 
 /// `200M`, or bits per second as a number.

@@ -61,6 +61,20 @@ pub struct ValidatedUplink {
     pub rate: BitRate,
     /// How many nodes send by it, this one among them.
     pub nodes: u32,
+    pub shaper: Shaper,
+}
+
+/// What is to keep packets to their time on an uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shaper {
+    /// The best that kernel and device have: the first of the others.
+    Auto,
+    /// `fq`, which keeps each packet until its departure.
+    Edt,
+    /// Classes of `htb`.
+    Htb,
+    /// Nothing: what would wait too long is dropped.
+    Vq,
 }
 
 #[derive(Clone, Debug, PartialEq)]

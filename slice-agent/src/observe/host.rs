@@ -116,6 +116,11 @@ pub fn remember(facts: &mut HostFacts, before: &HostFacts) {
             facts.fair_refused.insert(*ifindex, why.clone());
         }
     }
+    for (ifindex, why) in &before.tree_refused {
+        if present.contains(ifindex) {
+            facts.tree_refused.insert(*ifindex, why.clone());
+        }
+    }
 }
 
 /// Makes the host ask for a pod's link-layer address (`ip neigh ... use`); the answer is an event.

@@ -17,7 +17,7 @@ use slice_common::layout::Settings;
 use crate::apply::maps::{Layout, Maps, check_layout};
 use crate::apply::pins::Pins;
 use crate::apply::programs::{self, Mechanism};
-use crate::apply::{guards, ifindex, pod_routes, port_owner, queueing, tcx, ways_back};
+use crate::apply::{guards, htb, ifindex, pod_routes, port_owner, queueing, tcx, ways_back};
 use crate::image::{HostFacts, NodeImage, PortOwner, Program, RootQueue};
 use crate::model::ValidatedUplink;
 
@@ -29,7 +29,8 @@ pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> 
     };
     let interfaces = programs::interfaces()?;
     image.attachments = programs::attachments(mechanism, netlink, pins, &interfaces).await?;
-    image.fair_queues = queueing::ours(netlink, &interfaces).await?;
+    let ours = queueing::ours(netlink, &interfaces).await?;
+    (image.fair_queues, image.trees) = (ours.fair_queues, ours.trees);
     image.guards = guards::observe(netlink).await?;
     image.pod_routes = pod_routes::observe(netlink).await?;
     image.pod_routes_in_force = pod_routes::is_in_force(netlink).await?;
@@ -43,15 +44,25 @@ pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> 
     Ok(image)
 }
 
-/// Notes on which of these interfaces there will be no `fq`, where it is not known yet.
-pub async fn ask_for_fq(netlink: &Handle, uplinks: &[ValidatedUplink], facts: &mut HostFacts) {
+/// Notes on which of these interfaces there will be no `fq`, and no `htb`, where it is not known yet.
+pub async fn ask_for_queues(netlink: &Handle, uplinks: &[ValidatedUplink], facts: &mut HostFacts) {
     for uplink in uplinks {
-        if let Some(interface) = facts.interfaces.get(&uplink.interface)
-            && matches!(interface.root_queue, RootQueue::Default { .. })
-            && !facts.fair_refused.contains_key(&interface.ifindex)
-            && let Some(why) = queueing::refusal(netlink, interface.ifindex).await
+        let Some(interface) = facts.interfaces.get(&uplink.interface) else {
+            continue;
+        };
+        let ifindex = interface.ifindex;
+        let has_default = matches!(interface.root_queue, RootQueue::Default { .. });
+        if (has_default || interface.root_queue == RootQueue::OurTree)
+            && !facts.fair_refused.contains_key(&ifindex)
+            && let Some(why) = queueing::refusal(netlink, ifindex).await
         {
-            facts.fair_refused.insert(interface.ifindex, why);
+            facts.fair_refused.insert(ifindex, why);
+        }
+        if has_default
+            && !facts.tree_refused.contains_key(&ifindex)
+            && let Some(why) = htb::refusal(netlink, ifindex).await
+        {
+            facts.tree_refused.insert(ifindex, why);
         }
     }
 }

@@ -12,7 +12,7 @@ use slice_common::layout::{
 use slice_common::wire::transport;
 
 use super::Change;
-use crate::image::{FairQueue, Names, PortOwner, Prefixed, WayBack};
+use crate::image::{ClassTree, FairQueue, Names, PortOwner, Prefixed, WayBack};
 
 pub(super) fn change(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match change {
@@ -51,6 +51,20 @@ pub(super) fn change(change: &Change, f: &mut fmt::Formatter<'_>) -> fmt::Result
         Change::SwapRates(swap) => write!(f, "~ rates: {swap}"),
         Change::AddFairQueue(_, queue) => write!(f, "+ {}", fair_queue(queue)),
         Change::RemoveFairQueue(_, queue) => write!(f, "- {}", fair_queue(queue)),
+        Change::BuildTree(_, tree) => write!(f, "+ {}", self::tree(tree)),
+        Change::MendTree(_, mending) => write!(
+            f,
+            "~ queueing discipline htb on {}: {} classes",
+            mending.interface,
+            mending.classes.len()
+        ),
+        Change::TrimTree(_, trimming) => write!(
+            f,
+            "- queueing discipline htb on {}: {} classes",
+            trimming.interface,
+            trimming.classes.len()
+        ),
+        Change::RemoveTree(_, tree) => write!(f, "- {}", self::tree(tree)),
         Change::AddGuard(prefix) => write!(f, "+ guard route unreachable {prefix}"),
         Change::RemoveGuard(prefix) => write!(f, "- guard route unreachable {prefix}"),
         Change::PutPodRoute(pod, route) => {
@@ -287,6 +301,16 @@ fn fair_queue(queue: &FairQueue) -> String {
         1 => format!("queueing discipline fq on {interface}"),
         more => format!("queueing discipline fq on each of {more} queues of {interface}"),
     }
+}
+
+fn tree(tree: &ClassTree) -> String {
+    let ClassTree {
+        interface, classes, ..
+    } = tree;
+    format!(
+        "queueing discipline htb on {interface}, {} classes",
+        classes.len()
+    )
 }
 
 /// The name, or the number of what the wanted configuration no longer names.

@@ -6,6 +6,7 @@ use super::Change;
 use super::devices::Devices;
 use super::entries::Entries;
 use super::handover::Meanwhile;
+use super::trees;
 use crate::image::{Names, NodeImage};
 
 pub(super) fn plan(observed: &NodeImage, wanted: &NodeImage, names: &Names) -> Vec<Change> {
@@ -50,7 +51,9 @@ pub(super) fn plan(observed: &NodeImage, wanted: &NodeImage, names: &Names) -> V
     changes.extend(departures);
     changes.extend(rules);
     changes.extend(entries.fair_queues_added());
+    changes.extend(trees::grown(observed, wanted));
     changes.extend(rates);
+    changes.extend(trees::shrunk(observed, wanted));
     changes.extend(entries.fair_queues_removed());
     let again = activate_again(activate.as_ref(), &removals);
     changes.extend(activate);

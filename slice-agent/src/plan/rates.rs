@@ -33,6 +33,7 @@ fn backend(number: u32) -> String {
     match ShaperBackend::from_number(number) {
         Some(ShaperBackend::Vq) => "with drops".to_owned(),
         Some(ShaperBackend::Edt) => "with departure times".to_owned(),
+        Some(ShaperBackend::Htb) => "in classes".to_owned(),
         None => format!("with backend #{number}"),
     }
 }

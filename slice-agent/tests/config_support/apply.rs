@@ -37,6 +37,19 @@ pub(crate) fn apply(image: &mut NodeImage, change: &Change) {
         Change::RemoveFairQueue(ifindex, _) => {
             image.fair_queues.remove(&ifindex);
         }
+        Change::BuildTree(ifindex, tree) => drop(image.trees.insert(ifindex, tree)),
+        Change::MendTree(ifindex, mending) => {
+            let tree = image.trees.get_mut(&ifindex).expect("a tree to mend");
+            tree.frame_bytes = mending.frame_bytes.unwrap_or(tree.frame_bytes);
+            tree.classes.extend(mending.classes);
+        }
+        Change::TrimTree(ifindex, trimming) => {
+            let tree = image.trees.get_mut(&ifindex).expect("a tree to trim");
+            for minor in trimming.classes {
+                tree.classes.remove(&minor);
+            }
+        }
+        Change::RemoveTree(ifindex, _) => drop(image.trees.remove(&ifindex)),
         Change::AddGuard(prefix) => drop(image.guards.insert(prefix)),
         Change::RemoveGuard(prefix) => drop(image.guards.remove(&prefix)),
         Change::PutPodRoute(pod, route) => drop(image.pod_routes.insert(pod, route)),

@@ -9,7 +9,7 @@ use super::{Capacity, Counter, layout};
 use crate::address::Address;
 use crate::id::{TrafficClass, Vni};
 use crate::shaper::{
-    ByteCost, ClassTerms, DELAY_BUCKETS, Habits, SliceTerms, UplinkTerms, WireBytes,
+    ByteCost, ClassTerms, DELAY_BUCKETS, Habits, Room, SliceTerms, UplinkTerms, WireBytes,
 };
 
 layout! {
@@ -33,16 +33,19 @@ pub enum ShaperBackend {
     Vq,
     /// The device's qdisc is `fq`, which keeps each packet until the moment written on it.
     Edt,
+    /// The device's qdisc is `htb`, in a class of which the packet waits for its turn.
+    Htb,
 }
 
 impl ShaperBackend {
-    pub const ALL: [Self; 2] = [Self::Vq, Self::Edt];
+    pub const ALL: [Self; 3] = [Self::Vq, Self::Edt, Self::Htb];
 
     #[inline(always)]
     pub const fn number(self) -> u32 {
         match self {
             Self::Vq => 1,
             Self::Edt => 2,
+            Self::Htb => 3,
         }
     }
 
@@ -53,7 +56,7 @@ impl ShaperBackend {
 
 layout! {
     /// A class in [`ShaperTerms`]: [`ClassTerms`] in words.
-    pub struct ShaperClass: 104 {
+    pub struct ShaperClass: 120 {
         pub guarantee: u64,
         pub burst_ns: u64,
         pub horizon_ns: u64,
@@ -66,6 +69,9 @@ layout! {
         pub standing_ns: u64,
         pub patience_ns: u64,
         pub calm_ns: u64,
+        /// [`Room`]
+        pub room_ns: u64,
+        pub drained_ns: u64,
         /// 1: flows are told apart by what they do.
         pub favour_interactive: u32,
         /// Its place in `CLASS_CLOCKS` and `SHAPER_COUNTS`.
@@ -75,7 +81,7 @@ layout! {
 
 layout! {
     /// Value of `SHAPER_TERMS`: what a slice may do on an uplink. Made by [`ShaperTerms::new`].
-    pub struct ShaperTerms: 928 {
+    pub struct ShaperTerms: 1056 {
         /// One of [`ShaperBackend`].
         pub backend: u32,
         /// The place in `SLICE_CLOCKS`.
@@ -97,6 +103,58 @@ layout! {
     }
 }
 
+/// Classes of `htb` on an uplink, as the lower half of their handles. The upper half of the tree's own, and of all
+/// of its classes, is [`QueueClass::TREE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum QueueClass {
+    /// All slices together: what is paid for.
+    Uplink,
+    /// Everything that is not ours.
+    Others,
+    OthersLeaf,
+    /// By the place of its clocks, as all of the following.
+    Slice(u32),
+    Class(u32),
+    /// Of a class: what waits for nothing.
+    Front(u32),
+    /// Of a class: what waits for its turn.
+    Back(u32),
+}
+
+impl QueueClass {
+    pub const TREE: u16 = 0x51ce;
+    /// Of the numbers of a slice: its own, and three times those of its classes.
+    const EACH: u32 = 4 * TrafficClass::COUNT as u32;
+
+    #[inline(always)]
+    pub const fn minor(self) -> u16 {
+        let number = match self {
+            Self::Uplink => 1,
+            Self::Others => 2,
+            Self::OthersLeaf => 3,
+            Self::Slice(slice) => Self::EACH * (slice + 1),
+            Self::Class(class) => Self::of_class(class, 1),
+            Self::Front(class) => Self::of_class(class, 2),
+            Self::Back(class) => Self::of_class(class, 3),
+        };
+        number as u16
+    }
+
+    #[inline(always)]
+    const fn of_class(class: u32, part: u32) -> u32 {
+        let classes = TrafficClass::COUNT as u32;
+        Self::EACH * (class / classes + 1) + part * classes + class % classes
+    }
+
+    /// What a packet has as its priority to wait there.
+    #[inline(always)]
+    pub const fn priority(self) -> u32 {
+        (Self::TREE as u32) << 16 | self.minor() as u32
+    }
+}
+
+const _: () = assert!(QueueClass::EACH * (Capacity::SLICE_CLOCKS as u32 + 1) <= u16::MAX as u32);
+
 /// Where the clocks of a slice on an uplink are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ShaperPlace {
@@ -107,18 +165,19 @@ pub struct ShaperPlace {
 }
 
 impl ShaperClass {
-    fn new(terms: &ClassTerms, clocks: u32, backend: u32) -> Self {
+    fn new(terms: &ClassTerms, clocks: u32, backend: u32, ceiling: ByteCost) -> Self {
         let habits = &terms.habits;
+        let room = Room::new(terms, ceiling);
         Self {
             guarantee: terms.guarantee.word(),
             burst_ns: terms.burst_ns,
             horizon_ns: terms.horizon_ns,
             borrowed_horizon_ns: terms.borrowed_horizon_ns,
             // What leaves at once comes in bursts that say nothing about a queue.
-            mark_ns: if backend == ShaperBackend::Edt.number() {
-                terms.mark_ns
-            } else {
+            mark_ns: if backend == ShaperBackend::Vq.number() {
                 u64::MAX
+            } else {
+                terms.mark_ns
             },
             front: terms.front.word(),
             back: terms.back.word(),
@@ -127,6 +186,8 @@ impl ShaperClass {
             standing_ns: habits.standing_ns,
             patience_ns: habits.patience_ns,
             calm_ns: habits.calm_ns,
+            room_ns: room.room_ns,
+            drained_ns: room.drained_ns,
             favour_interactive: u32::from(terms.favour_interactive),
             clocks,
         }
@@ -150,6 +211,15 @@ impl ShaperClass {
                 calm_ns: self.calm_ns,
             },
             favour_interactive: self.favour_interactive != 0,
+        }
+    }
+
+    /// How much may wait at its back.
+    #[inline(always)]
+    pub const fn room(&self) -> Room {
+        Room {
+            room_ns: self.room_ns,
+            drained_ns: self.drained_ns,
         }
     }
 }
@@ -180,7 +250,8 @@ impl ShaperTerms {
             lane_burst_ns: slice.lane_burst_ns,
             thin: slice.thin.word(),
             thin_burst_ns: slice.thin_burst_ns,
-            classes: [ShaperClass::new(default, clocks, backend); TrafficClass::COUNT],
+            classes: [ShaperClass::new(default, clocks, backend, slice.ceiling);
+                TrafficClass::COUNT],
         }
     }
 
@@ -188,7 +259,10 @@ impl ShaperTerms {
     #[must_use]
     pub fn with_class(mut self, class: TrafficClass, terms: &ClassTerms) -> Self {
         let clocks = Self::class_clocks(self.clocks, class);
-        self.classes[class.number() as usize] = ShaperClass::new(terms, clocks, self.backend);
+        self.classes[class.number() as usize] = {
+            let ceiling = ByteCost::from_word(self.ceiling);
+            ShaperClass::new(terms, clocks, self.backend, ceiling)
+        };
         self
     }
 
@@ -204,6 +278,12 @@ impl ShaperTerms {
             uplink: self.uplink_clocks,
             slice: self.clocks,
         }
+    }
+
+    /// A full packet on the link: half of the largest that takes the lane.
+    #[inline(always)]
+    pub const fn frame(&self) -> WireBytes {
+        WireBytes::new(self.lane_packet_bytes as u64 / 2)
     }
 
     /// The place of a class's clocks, by that of its slice.
@@ -259,7 +339,9 @@ layout! {
         pub guarantee_ns: u64,
         pub front_ns: u64,
         pub back_ns: u64,
-        pub unused: [u64; 5],
+        /// [`crate::shaper::LeafWords::back`]
+        pub joined_back_ns: u64,
+        pub unused: [u64; 4],
     }
 }
 
@@ -272,7 +354,10 @@ layout! {
         pub waited_ns: u64,
         /// A [`crate::shaper::Stance`].
         pub stance: u64,
-        pub unused: [u64; 3],
+        /// [`crate::shaper::LeafWords`]
+        pub joined_ns: u64,
+        pub joined_at_ns: u64,
+        pub unused: [u64; 1],
     }
 }
 

@@ -12,6 +12,7 @@ mod cost;
 mod decide;
 mod delay;
 mod entitlement;
+mod leaf;
 mod terms;
 mod wire;
 
@@ -23,6 +24,10 @@ pub use decide::{
 };
 pub use delay::{DELAY_BUCKETS, delay_bucket, delay_bucket_end_ns};
 pub use entitlement::{Assured, ClassShare, LANE_PARTS, Refusal, SPARE_PARTS, check_uplink};
+pub use leaf::{
+    Joining, Leaf, LeafReadings, LeafWords, Room, charged_bytes, counted_bytes, is_urgent, join,
+    leaf, served_bytes_per_s,
+};
 pub use terms::{ClassTerms, Habits, Patience, SliceTerms, UplinkTerms};
 pub use wire::{LINK_BYTES, Outgoing, segments, wire_bytes};
 

@@ -7,6 +7,7 @@ mod behaviour;
 mod ceiling;
 mod guarantee;
 mod latency;
+mod leaf;
 mod plant;
 mod processors;
 mod scenes;

@@ -40,7 +40,7 @@ fn try_wan_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
     let class = shape::class(terms, departing.vni);
     // Its turn is known...
     let bytes = shape::bytes_on_link(packet);
-    let Some(turn) = shape::turn(terms, class, &departing, bytes) else {
+    let Some(turn) = shape::turn(packet, (terms, class), &departing, bytes) else {
         return Ok(Verdict::Untouched);
     };
     // ...and not too far away. Whoever sends too much is told, if it can be told.

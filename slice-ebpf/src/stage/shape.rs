@@ -2,10 +2,12 @@
 
 use slice_common::drop_reason::DropReason;
 use slice_common::id::Vni;
-use slice_common::layout::{Counter, FlowClocks, ShaperBackend, ShaperClass, ShaperTerms};
+use slice_common::layout::{
+    Counter, FlowClocks, QueueClass, ShaperBackend, ShaperClass, ShaperTerms,
+};
 use slice_common::shaper::{
-    Arrival, LINK_BYTES, Mode, Outgoing, Terms, Verdict, WireBytes, Words, delay_bucket, shape,
-    wire_bytes,
+    Arrival, Joining, LINK_BYTES, Leaf, Mode, Outgoing, Terms, Verdict, WireBytes, Words,
+    charged_bytes, counted_bytes, delay_bucket, is_urgent, join, shape, wire_bytes,
 };
 use slice_common::wire::transport::{TCP, TCP_OFFSET_FLAGS_OFFSET, TcpFlags, UDP_HEADER_BYTES};
 use slice_common::wire::{ETHERNET_BYTES, ipv4, vxlan};
@@ -38,7 +40,7 @@ pub(crate) fn class(terms: &'static ShaperTerms, vni: Vni) -> &'static ShaperCla
 /// What the link carries for a tunnel packet.
 #[inline(always)]
 pub(crate) fn bytes_on_link(packet: Packet) -> WireBytes {
-    let network_bytes = packet.len().saturating_sub(ETHERNET_BYTES);
+    let network_bytes = network_bytes(packet);
     let gso_bytes = packet.gso_bytes();
     if gso_bytes == 0 {
         return WireBytes::new(network_bytes as u64 + LINK_BYTES as u64);
@@ -50,6 +52,11 @@ pub(crate) fn bytes_on_link(packet: Packet) -> WireBytes {
         gso_bytes,
         added_bytes: 0,
     })
+}
+
+#[inline(always)]
+fn network_bytes(packet: Packet) -> u32 {
+    packet.len().saturating_sub(ETHERNET_BYTES)
 }
 
 /// What each segment has a copy of, behind the tunnel's headers.
@@ -76,14 +83,30 @@ pub(crate) struct Turn {
     departure_ns: u64,
     delay_ns: u64,
     is_marked: bool,
+    leaf: Leaf,
+}
+
+#[inline(always)]
+fn waits_in_class(terms: &ShaperTerms) -> bool {
+    terms.backend == ShaperBackend::Htb.number()
+}
+
+/// What a packet is charged as, and what the device counts.
+#[inline(always)]
+fn as_charged(packet: Packet, terms: &ShaperTerms, bytes: WireBytes) -> (WireBytes, WireBytes) {
+    if !waits_in_class(terms) {
+        return (bytes, bytes);
+    }
+    let counted = counted_bytes(network_bytes(packet), terms.frame());
+    (charged_bytes(bytes, counted), counted)
 }
 
 /// Finds when the packet may leave, and charges it to whom it concerns. Nothing where the agent names
 /// places that no map has.
 #[inline(always)]
 pub(crate) fn turn(
-    terms: &ShaperTerms,
-    class: &ShaperClass,
+    packet: Packet,
+    (terms, class): (&ShaperTerms, &ShaperClass),
     departing: &Departing,
     bytes: WireBytes,
 ) -> Option<Turn> {
@@ -95,19 +118,36 @@ pub(crate) fn turn(
         class: &clocks.class,
         flow: &clocks.flow,
     };
-    let terms = Terms {
+    let of_class = class.terms();
+    let whole = Terms {
         uplink: &terms.uplink(),
         slice: &terms.slice(),
-        class: &class.terms(),
+        class: &of_class,
     };
-    let now_ns = now_ns();
-    let decision = shape(Arrival { now_ns, bytes }, terms, &words);
+    let (charged, counted) = as_charged(packet, terms, bytes);
+    let arrival = Arrival {
+        now_ns: now_ns(),
+        bytes: charged,
+    };
+    let decision = shape(arrival, whole, &words);
+    let leaf = if waits_in_class(terms) && !matches!(decision.verdict, Verdict::Drop) {
+        let joining = Joining {
+            now_ns: arrival.now_ns,
+            cost_ns: whole.slice.ceiling.ns_of(counted),
+            is_urgent: is_urgent(&decision, arrival.now_ns, &of_class),
+            room: class.room(),
+        };
+        join(&joining, &clocks.leaf)
+    } else {
+        Leaf::Front
+    };
     Some(Turn {
         bytes,
         verdict: decision.verdict,
         departure_ns: decision.departure_ns,
-        delay_ns: decision.departure_ns.saturating_sub(now_ns),
+        delay_ns: decision.departure_ns.saturating_sub(arrival.now_ns),
         is_marked: decision.is_marked,
+        leaf,
     })
 }
 
@@ -163,7 +203,7 @@ fn add(counter: &mut Counter, turn: &Turn) {
     counter.bytes += turn.bytes.count() as u64;
 }
 
-/// Makes the packet wait until it may leave, where the device can.
+/// Makes the packet wait until it may leave, or for its turn, where the device can.
 #[inline(always)]
 pub(crate) fn keep_to_departure(
     packet: Packet,
@@ -174,5 +214,11 @@ pub(crate) fn keep_to_departure(
     if terms.backend == ShaperBackend::Edt.number() {
         let latest_ns = turn.departure_ns.wrapping_add(class.horizon_ns);
         packet.leave_at(turn.departure_ns, latest_ns);
+    } else if waits_in_class(terms) {
+        let queue = match turn.leaf {
+            Leaf::Front => QueueClass::Front(class.clocks),
+            Leaf::Back => QueueClass::Back(class.clocks),
+        };
+        packet.set_priority(queue.priority());
     }
 }

@@ -21,6 +21,7 @@ const PROFILE: Profile = Profile {
     ceiling_bps: LINK_BPS / 100 * 96,
     replication_percent: 40,
     client_percent: 30,
+    backend: None,
 };
 /// Kafka may be there still, and has the classes' other ports.
 const REPLICATION_PORT: u16 = 7002;

@@ -188,10 +188,11 @@ fn complaint(input: &Input, forecast: &Forecast, outcome: &Outcome) -> Option<St
     } else if let Some(frame) = frame.filter(|frame| **frame != outcome.frame) {
         text.push_str(&describe_difference(frame, &outcome.frame));
     }
-    if (outcome.mark, outcome.priority) != (forecast.mark, PRIORITY) {
+    let priority = forecast.queue.unwrap_or(PRIORITY);
+    if (outcome.mark, outcome.priority) != (forecast.mark, priority) {
         let _ = writeln!(
             text,
-            "mark and priority: the model says {:#x} and {PRIORITY}, the kernel {:#x} and {}",
+            "mark and priority: the model says {:#x} and {priority:#x}, the kernel {:#x} and {:#x}",
             forecast.mark, outcome.mark, outcome.priority
         );
     }

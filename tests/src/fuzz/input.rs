@@ -51,6 +51,8 @@ pub struct Forecast {
     pub path: Option<(u32, PathNote)>,
     /// The shaper's place for the class that the packet is charged to, and its bytes on the link.
     pub shaped: Option<(u32, u64)>,
+    /// The class of `htb` that it is sent to.
+    pub queue: Option<u32>,
 }
 
 impl Forecast {
@@ -65,6 +67,7 @@ impl Forecast {
             narrowed: None,
             path: None,
             shaped: None,
+            queue: None,
         }
     }
 

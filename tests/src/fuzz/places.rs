@@ -59,7 +59,7 @@ const fn node(name: &'static str, address: [u8; 4], path_mtu: u32) -> Node {
     }
 }
 
-/// A slice for whose packets there is always room; two classes have terms of their own.
+/// A slice for whose packets there is always room, so that they wait in no class of `htb`; two classes have terms of their own.
 pub(super) fn without_limits() -> ShaperTerms {
     let most = Rate::new_checked(Rate::MAX_BPS).expect("in range");
     let (frame, patience) = (WireBytes::new(1538), Patience::WITHOUT_QUEUE);
@@ -69,9 +69,15 @@ pub(super) fn without_limits() -> ShaperTerms {
         uplink: 1,
         slice: 1,
     };
-    ShaperTerms::new(ShaperBackend::Vq, place, &UplinkTerms::NONE, &slice, &class)
-        .with_class(TrafficClass::from_low_bits(2), &class)
-        .with_class(TrafficClass::from_low_bits(3), &class)
+    ShaperTerms::new(
+        ShaperBackend::Htb,
+        place,
+        &UplinkTerms::NONE,
+        &slice,
+        &class,
+    )
+    .with_class(TrafficClass::from_low_bits(2), &class)
+    .with_class(TrafficClass::from_low_bits(3), &class)
 }
 
 /// A group of paths that nobody has heard of.

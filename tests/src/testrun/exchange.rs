@@ -303,6 +303,26 @@ impl Sent<'_> {
         Ok((outcome.departure_ns, outcome.frame))
     }
 
+    /// Runs the program, which lets the packet go on, and returns the class of `htb` that it is to wait in.
+    pub fn queue(self) -> Result<u32> {
+        let outcome = self.run()?;
+        let mut complaints = String::new();
+        if outcome.code != NEXT || outcome.departure_ns != self.departure_ns {
+            let _ = writeln!(
+                complaints,
+                "expected next (-1) at once, found {} at {} ns\n{}",
+                name_of(outcome.code),
+                outcome.departure_ns,
+                outcome.change.describe()
+            );
+        }
+        if outcome.frame != self.frame {
+            complaints.push_str(&describe_difference(&self.frame, &outcome.frame));
+        }
+        self.judge(complaints)?;
+        Ok(outcome.priority)
+    }
+
     /// Runs the program and compares everything.
     pub fn expect(self, expected: Expected) -> Result<()> {
         let outcome = self.run()?;

@@ -23,7 +23,7 @@ mod world;
 pub use attach::{Attachment, attach};
 pub use exchange::{Expected, Program, Sent};
 pub use queue::play_on_queues;
-pub use scenes::{Scene, play_on_fq, scenes};
+pub use scenes::{Scene, play_on_fq, play_on_htb, scenes};
 pub use state::{Change, State};
 pub use suite::{in_own_network, run_scene};
 pub use world::{

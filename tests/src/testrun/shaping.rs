@@ -95,7 +95,8 @@ pub(super) fn clear(object: &mut Ebpf) -> Result<()> {
         guarantee_ns: 0,
         front_ns: 0,
         back_ns: 0,
-        unused: [0; 5],
+        joined_back_ns: 0,
+        unused: [0; 4],
     };
     fill(object, "CLASS_CLOCKS", CLASSES, class)
 }
@@ -164,7 +165,9 @@ impl World {
             pace_ns: 0,
             waited_ns: 0,
             stance: 0,
-            unused: [0; 3],
+            joined_ns: 0,
+            joined_at_ns: 0,
+            unused: [0; 1],
         };
         let place = FlowClocks::place(destination, vni, source_port);
         flows.set(place, nothing, 0).context("FLOW_CLOCKS")

@@ -6,7 +6,7 @@ use crate::model::qos::QosProblem;
 use crate::model::scalar;
 use crate::model::unchecked::UplinkFields;
 use crate::model::validate::{Findings, Unique};
-use crate::model::validated::{Underlay, ValidatedUplink};
+use crate::model::validated::{Shaper, Underlay, ValidatedUplink};
 
 /// Each gets an equal part; as many as the kernel's tables have peers for.
 const NODES_MAX: u64 = slice_common::layout::Capacity::PEERS as u64;
@@ -52,11 +52,27 @@ fn check_uplink(
     let rate = found.take(&place.field("rate"), rate);
     let nodes = scalar::number("a number of nodes", fields.nodes.unwrap_or(1), 1, NODES_MAX);
     let nodes = found.take(&place.field("nodes"), nodes);
+    let shaper = found.take(&place.field("shaper"), shaper(fields));
     Some(ValidatedUplink {
         place: place.clone(),
         name: name?,
         interface: interface?,
         rate: rate?,
         nodes: u32::try_from(nodes?).ok()?,
+        shaper: shaper?,
     })
+}
+
+fn shaper(fields: &UplinkFields) -> Result<Shaper, Problem> {
+    match fields.shaper.as_deref() {
+        None | Some("Auto") => Ok(Shaper::Auto),
+        Some("Edt") => Ok(Shaper::Edt),
+        Some("Htb") => Ok(Shaper::Htb),
+        Some("Vq") => Ok(Shaper::Vq),
+        Some(other) => Err(Problem::UnknownValue {
+            what: "shaper",
+            value: other.to_owned(),
+            choices: "Auto, Edt, Htb or Vq",
+        }),
+    }
 }

@@ -81,6 +81,7 @@ impl Bench<'_> {
 
     fn no_shaper(&mut self, limits: &Limits) -> Result<bool> {
         self.scene.set_profile(None)?;
+        self.scene.configure_roots()?;
         let seen = self.play_control(&backlog("control_no_shaper"))?;
         Ok(seen.wire_bps_max_1s / PROMISE.ceiling_bps > limits.ceiling_ratio_max)
     }

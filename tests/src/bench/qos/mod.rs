@@ -37,6 +37,7 @@ use scene::{Link, Profile, Scene};
 use starts::Starts;
 
 const PROFILE: Profile = Profile {
+    backend: None,
     ceiling_bps: 50_000_000,
     replication_percent: 40,
     client_percent: 30,
@@ -73,8 +74,6 @@ pub fn measure(args: &QosArgs) -> Result<Report> {
     let began = Instant::now();
     super::end_on_signals()?;
     ensure!(args.seconds >= 2, "--seconds {}: at least 2", args.seconds);
-    let congestion_control = CongestionControl::of_name(&args.congestion_control)
-        .with_context(|| format!("--congestion-control {}", args.congestion_control))?;
     let agent = super::agent_beside(args.agent.as_deref())?;
     let mut report = Report {
         is_short: args.short,
@@ -89,38 +88,13 @@ pub fn measure(args: &QosArgs) -> Result<Report> {
         ..LabOptions::default()
     };
     let scene = Scene::build(&agent, options)?;
-    if args.free_roots {
-        scene.free_roots()?;
-    }
-    scene.set_profile(Some(PROFILE))?;
-    if args.free_roots {
-        scene.comes_to(Backend::Edt)?;
-    }
-    let backend = scene.backend()?;
-    let backend = Backend::of_name(&backend)
-        .with_context(|| format!("the agents name a backend {backend}"))?;
-    for other in Backend::ALL.into_iter().filter(|it| *it != backend) {
-        let why = format!("the agents of this host chose {backend}");
-        report.absent.insert(other, why);
-    }
-    let mut bench = Bench {
-        scene: &scene,
-        length: Duration::from_secs(args.seconds),
-        extent: Extent::of(args),
-        backend,
-        congestion_control,
-        scenarios: Scenarios::new(),
-        pictures: Pictures::default(),
-        faults: Vec::new(),
-    };
-    let measured = bench.measured();
-    report.faults.append(&mut bench.faults);
-    match measured {
-        Ok(mut measured) => {
-            measured.measured_in = format!("this host, Linux {}", report.machine.kernel_release);
-            report.backends.insert(backend, measured);
+    for backend in Backend::ALL {
+        if args.backend.as_ref().is_some_and(|it| it != backend.name()) {
+            let why = "not asked for".to_owned();
+            report.absent.insert(backend, why);
+            continue;
         }
-        Err(error) => report.faults.push(format!("{backend}: {error:#}")),
+        measure_one(&scene, backend, args, &mut report)?;
     }
     drop(scene);
     if let Some(file) = &args.guest_figures {
@@ -130,10 +104,58 @@ pub fn measure(args: &QosArgs) -> Result<Report> {
     Ok(report)
 }
 
+/// Measures a backend, where the host has what it needs.
+fn measure_one(scene: &Scene, backend: Backend, args: &QosArgs, report: &mut Report) -> Result<()> {
+    let congestion_control = CongestionControl::of_name(&args.congestion_control)
+        .with_context(|| format!("--congestion-control {}", args.congestion_control))?;
+    let mut bench = Bench {
+        scene,
+        length: Duration::from_secs(args.seconds),
+        extent: Extent::of(args),
+        backend,
+        congestion_control,
+        scenarios: Scenarios::new(),
+        pictures: Pictures::default(),
+        faults: Vec::new(),
+    };
+    if backend != Backend::Vq {
+        scene.free_roots()?;
+    }
+    scene.set_profile(Some(bench.profile()))?;
+    if !scene.comes_to(backend)? {
+        let why = format!(
+            "the agents of this host have {} in its place",
+            scene.backend()?
+        );
+        report.absent.insert(backend, why);
+        return Ok(());
+    }
+    if backend == Backend::Vq {
+        scene.configure_roots()?;
+    }
+    let measured = bench.measured();
+    report.faults.append(&mut bench.faults);
+    match measured {
+        Ok(mut measured) => {
+            measured.measured_in = format!("this host, Linux {}", report.machine.kernel_release);
+            report.backends.insert(backend, measured);
+        }
+        Err(error) => report.faults.push(format!("{backend}: {error:#}")),
+    }
+    Ok(())
+}
+
 /// One stream of replication against sixteen of clients who also ask, on a link of the slice's ceiling: with the
 /// shaper, and without.
-pub fn with_and_without(agent: &Path, options: LabOptions) -> Result<[Scenario; 2]> {
+pub fn with_and_without(
+    agent: &Path,
+    options: LabOptions,
+    backend: Backend,
+) -> Result<[Scenario; 2]> {
     let scene = Scene::build(agent, options)?;
+    if backend != Backend::Vq {
+        scene.free_roots()?;
+    }
     let loads = [streams(REPLICATION, 1), streams(CLIENT, 16)];
     let plan = plan("with_and_without", &loads, &[small(CLIENT)]);
     let manner = Manner {
@@ -143,7 +165,12 @@ pub fn with_and_without(agent: &Path, options: LabOptions) -> Result<[Scenario; 
         congestion_control: CongestionControl::CUBIC,
     };
     let play = || anyhow::Ok(Scenario::of(&scene.observe(&plan, &manner)?));
-    scene.set_profile(Some(PROFILE))?;
+    let profile = Profile {
+        backend: Some(backend),
+        ..PROFILE
+    };
+    scene.set_profile(Some(profile))?;
+    ensure!(scene.comes_to(backend)?, "{} is there", scene.backend()?);
     let with = play().context("with the shaper")?;
     scene.set_profile(None)?;
     scene.set_link(&Link {
@@ -216,7 +243,10 @@ impl Bench<'_> {
     }
 
     const fn profile(&self) -> Profile {
-        PROFILE
+        Profile {
+            backend: Some(self.backend),
+            ..PROFILE
+        }
     }
 
     fn base_row(&mut self) -> Result<()> {

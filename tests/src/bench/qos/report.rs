@@ -19,22 +19,30 @@ use super::starts::Starts;
 pub enum Backend {
     /// Packets wait for their departure in `fq`.
     Edt,
+    /// What is not urgent waits in classes of `htb`.
+    Htb,
     /// Packets leave at once, and are dropped where they would have waited too long.
     Vq,
 }
 
 impl Backend {
-    pub const ALL: [Self; 2] = [Self::Edt, Self::Vq];
+    pub const ALL: [Self; 3] = [Self::Edt, Self::Htb, Self::Vq];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Edt => "edt",
+            Self::Htb => "htb",
             Self::Vq => "vq",
         }
     }
 
-    pub fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|it| it.name() == name)
+    /// As a node's document asks for it.
+    pub const fn asked_for_as(self) -> &'static str {
+        match self {
+            Self::Edt => "Edt",
+            Self::Htb => "Htb",
+            Self::Vq => "Vq",
+        }
     }
 }
 
@@ -160,6 +168,14 @@ impl Limits {
         client_p99_added_ratio_max: 0.05,
         own_class_p99_added_ms_max: 1.0,
     };
+    pub const HTB: Self = Self {
+        ceiling_ratio_max: 1.005,
+        guarantee_ratio_min: 0.98,
+        work_conservation_min: 0.97,
+        client_p99_added_ms_max: 2.0,
+        client_p99_added_ratio_max: 0.0,
+        own_class_p99_added_ms_max: 5.0,
+    };
     pub const VQ: Self = Self {
         ceiling_ratio_max: 1.02,
         guarantee_ratio_min: 0.95,
@@ -172,6 +188,7 @@ impl Limits {
     pub const fn of(backend: Backend) -> Self {
         match backend {
             Backend::Edt => Self::EDT,
+            Backend::Htb => Self::HTB,
             Backend::Vq => Self::VQ,
         }
     }

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use serde::Deserialize as _;
 use serde_yaml_ng::{Mapping, Value};
 
@@ -12,6 +12,7 @@ use super::load::{StreamSpec, Streams};
 use super::report::Backend;
 use crate::child::poll_until;
 use crate::lab::inventory::{NODES, cluster_index};
+use crate::lab::network::nic::give_real_qdisc;
 use crate::lab::{Lab, LabOptions, Wan};
 use crate::place::Place;
 use crate::relay::Settings;
@@ -26,6 +27,8 @@ const BACKEND_LIMIT: Duration = Duration::from_secs(5);
 /// What slice `kafka` may send.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
+    /// `None`: what agents choose.
+    pub backend: Option<Backend>,
     pub ceiling_bps: u64,
     pub replication_percent: u64,
     pub client_percent: u64,
@@ -231,10 +234,17 @@ impl<L: Borrow<Lab>> Scene<L> {
     pub fn free_roots(&self) -> Result<()> {
         for node in &NODES {
             let mut command = self.lab().node(node.name)?.netns.command("tc");
+            // Refused where the kernel's own choice stands there already.
             command.args(["qdisc", "del", "dev", "nic0", "root"]);
-            let output = command.output().context("run tc")?;
-            let said = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.success(), "{}: tc: {said}", node.name);
+            command.output().context("run tc")?;
+        }
+        Ok(())
+    }
+
+    /// Puts there what the lab had, where no agent has anything of its own.
+    pub fn configure_roots(&self) -> Result<()> {
+        for node in &NODES {
+            give_real_qdisc(&self.lab().node(node.name)?.netns, &["nic0"])?;
         }
         Ok(())
     }
@@ -317,9 +327,15 @@ fn set(mapping: &mut Value, key: &str, value: Option<Value>) {
 
 fn uplinks(rates: Rates) -> Result<Value> {
     let Rates {
-        link_bps, nodes, ..
+        profile,
+        link_bps,
+        nodes,
+        ..
     } = rates;
-    let text = format!("[{{name: wan, interface: nic0, rate: \"{link_bps}\", nodes: {nodes}}}]");
+    let shaper = profile.backend.map_or("Auto", Backend::asked_for_as);
+    let text = format!(
+        "[{{name: wan, interface: nic0, rate: \"{link_bps}\", nodes: {nodes}, shaper: {shaper}}}]"
+    );
     Ok(serde_yaml_ng::from_str(&text)?)
 }
 
@@ -357,6 +373,7 @@ mod tests {
     fn a_profile_comes_and_goes() {
         let text = node_documents(&NODES[0]).unwrap();
         let profile = Profile {
+            backend: Some(Backend::Htb),
             ceiling_bps: 50_000_000,
             replication_percent: 40,
             client_percent: 30,
@@ -384,6 +401,7 @@ mod tests {
             "25000000",
             "guaranteePercent: 40",
             "guaranteePercent: 30",
+            "shaper: Htb",
         ] {
             assert!(with.contains(part), "{part} in\n{with}");
         }

@@ -73,6 +73,7 @@ struct Notes {
     narrowed: Option<(PathEnds, u32)>,
     path: Option<(u32, PathNote)>,
     shaped: Option<(u32, u64)>,
+    queue: Option<u32>,
 }
 
 type Judgement = Result<Decision, DropReason>;
@@ -159,6 +160,7 @@ impl<'t> Model<'t> {
             narrowed: notes.narrowed,
             path: notes.path,
             shaped: notes.shaped,
+            queue: notes.queue,
             ..forecast
         }
     }

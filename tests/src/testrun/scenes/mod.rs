@@ -47,7 +47,7 @@ macro_rules! list {
     };
 }
 
-pub use shaper::play_on_fq;
+pub use shaper::{play_on_fq, play_on_htb};
 
 /// Every scene, in the order in which they run.
 pub fn scenes() -> Vec<Scene> {
@@ -121,7 +121,8 @@ pub fn scenes() -> Vec<Scene> {
             probes_and_strangers_are_not_shaped
             what_stays_in_the_cluster_is_not_shaped packets_are_given_a_departure
             whoever_waits_long_is_told segments_are_counted_as_the_link_carries_them
-            a_class_without_terms_is_the_default_one;
+            a_class_without_terms_is_the_default_one packets_are_sent_to_classes
+            a_flow_stays_at_the_back_while_packets_of_it_may_wait;
         guard: drop_forged_underlay drop_bare_slice_address what_others_send_leaves;
     }
 }

@@ -4,14 +4,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use slice_agent::apply::queueing::make_fair;
+use slice_agent::apply::htb;
+use slice_agent::apply::queueing::{self, make_fair};
+use slice_agent::compile::class_tree;
+use slice_agent::image::{ClassTree, Prefixed};
 use slice_common::drop_reason::DropReason;
 use slice_common::id::{SliceId, TrafficClass};
 use slice_common::layout::{
-    Counter, Peer, ShaperBackend, ShaperCounts, ShaperKey, ShaperPlace, ShaperTerms,
+    Counter, Peer, QueueClass, ShaperBackend, ShaperCounts, ShaperKey, ShaperPlace, ShaperTerms,
 };
 use slice_common::shaper::{
-    Assured, ClassTerms, Patience, Rate, SliceTerms, UplinkTerms, WireBytes,
+    Assured, ClassTerms, Habits, Patience, Rate, SliceTerms, UplinkTerms, WireBytes,
 };
 
 use super::{from_node, on_wire, tunnel_between, tunnel_out};
@@ -75,13 +78,21 @@ fn share(world: &mut World, terms: ShaperTerms) -> Result<()> {
 
 /// A tunnel packet of `kafka` that has [`LINK_BYTES`] on the link; each port is a flow of its own.
 fn leaving(world: &mut World, class: (u8, u8), port: u16) -> Result<Vec<u8>> {
+    let frame = tunnel_of_class(class, port);
+    world.forget_shaped_flow(&frame)?;
+    Ok(frame)
+}
+
+fn tunnel_of(port: u16) -> Vec<u8> {
+    tunnel_of_class((0, 0), port)
+}
+
+fn tunnel_of_class(class: (u8, u8), port: u16) -> Vec<u8> {
     // Behind preamble and gap, checksum, Ethernet and the tunnel's headers.
     let payload_bytes = LINK_BYTES as usize - 20 - 4 - 14 - 50 - 40;
     let tcp = Tcp::new(port, 9092).ack().data(vec![7; payload_bytes]);
     let packet = Ipv4::between(KAFKA_0.slice_address, KAFKA_1).tcp(tcp);
-    let frame = tunnel_out(WEST_1, KAFKA.id, class, &packet, [port, 9092]);
-    world.forget_shaped_flow(&frame)?;
-    Ok(frame)
+    tunnel_out(WEST_1, KAFKA.id, class, &packet, [port, 9092])
 }
 
 fn one() -> Counter {
@@ -121,13 +132,22 @@ fn is_dropped(world: &mut World, frame: &[u8], place: u32) -> Result<()> {
 
 /// The first of two takes the link for a second.
 pub(super) fn drop_over_horizon(world: &mut World) -> Result<()> {
-    for (backend, port) in [(ShaperBackend::Vq, 50_001), (ShaperBackend::Edt, 50_002)] {
+    for (backend, port) in [
+        (ShaperBackend::Vq, 50_001),
+        (ShaperBackend::Edt, 50_002),
+        (ShaperBackend::Htb, 50_003),
+    ] {
         world.reset()?;
         let slow = terms(backend, SLOW_BPS, &class(SLOW_BPS));
         share(world, slow)?;
         let frame = leaving(world, (0, 0), port)?;
         match backend {
             ShaperBackend::Vq => leaves(world, &frame, DEFAULT_PLACE, guaranteed_at_once())?,
+            ShaperBackend::Htb => world
+                .send("control", Program::UnderlayGuard, NIC, frame.clone())
+                .marked_as_tunnelled()
+                .queue()
+                .map(drop)?,
             ShaperBackend::Edt => world
                 .send("control", Program::UnderlayGuard, NIC, frame.clone())
                 .marked_as_tunnelled()
@@ -226,6 +246,79 @@ pub(super) fn what_stays_in_the_cluster_is_not_shaped(world: &mut World) -> Resu
             .marked_as_tunnelled()
             .expect(Expected::untouched(&frame))?;
     }
+    Ok(())
+}
+
+/// Who asks and answers goes before who pushes, the more so through the lane.
+pub(super) fn packets_are_sent_to_classes(world: &mut World) -> Result<()> {
+    let favoured = ClassTerms {
+        favour_interactive: true,
+        ..class(FAST_BPS)
+    };
+    let number = |(class, _): (u8, u8)| TrafficClass::from_low_bits(u32::from(class));
+    let shared = terms(ShaperBackend::Htb, FAST_BPS, &class(FAST_BPS))
+        .with_class(number(REPLICATION), &favoured);
+    share(world, shared)?;
+    for (class, queue) in [
+        ((0, 0), QueueClass::Back(DEFAULT_PLACE)),
+        (REPLICATION, QueueClass::Front(REPLICATION_PLACE)),
+    ] {
+        let frame = leaving(world, class, 50_013)?;
+        for _ in 0..3 {
+            goes_to(world, &frame, queue)?;
+        }
+    }
+    // What nobody judges keeps what it has.
+    world.set_shaper_terms(&[])?;
+    let frame = leaving(world, REPLICATION, 50_013)?;
+    world
+        .send("no terms", Program::UnderlayGuard, NIC, frame.clone())
+        .marked_as_tunnelled()
+        .expect(Expected::untouched(&frame))
+}
+
+pub(super) fn a_flow_stays_at_the_back_while_packets_of_it_may_wait(
+    world: &mut World,
+) -> Result<()> {
+    let patient = |bps| ClassTerms {
+        burst_ns: 0,
+        horizon_ns: 60 * SECOND_NS,
+        favour_interactive: true,
+        habits: Habits {
+            burst_ns: 60 * SECOND_NS,
+            patience_ns: 60 * SECOND_NS,
+            ..class(bps).habits
+        },
+        ..class(bps)
+    };
+    let [front, back] = [
+        QueueClass::Front(DEFAULT_PLACE),
+        QueueClass::Back(DEFAULT_PLACE),
+    ];
+    let slow = terms(ShaperBackend::Htb, SLOW_BPS, &patient(SLOW_BPS));
+    share(world, slow)?;
+    let frame = leaving(world, (0, 0), 50_014)?;
+    // The class has a slot now, and its front another one.
+    goes_to(world, &frame, front)?;
+    goes_to(world, &frame, front)?;
+    goes_to(world, &frame, back)?;
+    // When everything has time at once, only who has nothing at the back comes to the front.
+    world.reset()?;
+    let fast = terms(ShaperBackend::Htb, FAST_BPS, &patient(FAST_BPS));
+    share(world, fast)?;
+    let other = tunnel_of(50_015);
+    world.forget_shaped_flow(&other)?;
+    goes_to(world, &frame, back)?;
+    goes_to(world, &other, front)
+}
+
+fn goes_to(world: &mut World, frame: &[u8], queue: QueueClass) -> Result<()> {
+    let found = world
+        .send("queue", Program::UnderlayGuard, NIC, frame)
+        .marked_as_tunnelled()
+        .queue()?;
+    let wanted = queue.priority();
+    ensure!(found == wanted, "{found:#x}, not {queue:?} {wanted:#x}");
     Ok(())
 }
 
@@ -367,44 +460,117 @@ pub fn play_on_fq(object: &[u8]) -> Result<()> {
     })?
 }
 
+/// Packets wait in a real tree of the agent's classes. A live change of a rate loses none of them and keeps them in
+/// order; another tree in its place loses what waits: the control.
+/// # Errors  what was not as it should be.
+pub fn play_on_htb(object: &[u8]) -> Result<()> {
+    const NODE: &str = "htb-node";
+    let node = NetNs::create(NODE)?;
+    let played = play_in(&node, object);
+    NetNs::delete(NODE)?;
+    played
+}
+
+fn play_in(node: &NetNs, object: &[u8]) -> Result<()> {
+    node.enter(|| {
+        let mut world = World::new(object)?;
+        let uplink = world.ifindex(NIC)?;
+        attach_by_filter(&mut world, Program::UnderlayGuard, NIC)?;
+        let slow = tree_of(uplink, EACH)?;
+        let fast = tree_of(uplink, EACH / 2)?;
+        let build = || with_netlink(async |netlink| htb::build(netlink, uplink, &slow).await);
+        build()?;
+        let seen = seen_after(&mut world, node, || {
+            with_netlink(async |netlink| {
+                let (before, _) = ours(netlink, uplink).await?;
+                ensure!(before == slow, "{before:#?}, not {slow:#?}");
+                for (minor, class) in &fast.classes {
+                    htb::put_class(netlink, uplink, *minor, class).await?;
+                }
+                let (after, waits) = ours(netlink, uplink).await?;
+                ensure!(after == fast, "{after:#?}, not {fast:#?}");
+                ensure!(waits, "vacuous: nothing waited any more");
+                Ok(())
+            })
+        })?;
+        ensure!(seen.iter().copied().eq(0..PACKETS), "{seen:?}");
+        let seen = seen_after(&mut world, node, build)?;
+        ensure!(
+            (seen.len() as u32) < PACKETS,
+            "vacuous: nothing waited in the tree"
+        );
+        with_netlink(async |netlink| queueing::remove(netlink, uplink).await)
+    })?
+}
+
+/// What of ours is there, and whether packets wait in it.
+async fn ours(netlink: &rtnetlink::Handle, uplink: u32) -> Result<(ClassTree, bool)> {
+    let interfaces = [(uplink, NIC.to_owned())].into();
+    let mut ours = queueing::ours(netlink, &interfaces).await?;
+    let tree = ours.trees.remove(&uplink).context("no tree")?;
+    let shown = std::process::Command::new("tc")
+        .args(["-s", "qdisc", "show", "dev", NIC])
+        .output()?;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let waits = shown
+        .lines()
+        .any(|line| line.contains("backlog") && !line.contains("backlog 0b 0p"));
+    Ok((tree, waits))
+}
+
+/// At which [`LINK_BYTES`] take so long.
+fn tree_of(uplink: u32, each: Duration) -> Result<ClassTree> {
+    let terms = patient_terms(ShaperBackend::Htb, each);
+    let key = Prefixed {
+        prefix_bits: ShaperKey::BITS,
+        key: ShaperKey {
+            ifindex: uplink,
+            slice: KAFKA.id,
+        },
+    };
+    let tree = class_tree(NIC, uplink, &[(key, terms)].into()).context("no tree")?;
+    Ok(ClassTree {
+        frame_bytes: 1538,
+        ..tree
+    })
+}
+
+/// The numbers of packets that came, which were sent at once before something is done.
+fn seen_after(
+    world: &mut World,
+    node: &NetNs,
+    change: impl FnOnce() -> Result<()>,
+) -> Result<Vec<u32>> {
+    world.reset()?;
+    share(world, patient_terms(ShaperBackend::Htb, EACH))?;
+    let frame = leaving(world, (0, 0), 50_021)?;
+    let arrivals = Capture::of_arriving(node, "far-0")?;
+    send_numbered(node, &frame)?;
+    change()?;
+    let mut seen = Vec::new();
+    // All of them, or as many as there are.
+    poll_until(Duration::from_secs(2), || {
+        seen.extend(numbers(&arrivals, &frame)?);
+        Ok((seen.len() >= PACKETS as usize).then_some(()))
+    })?;
+    Ok(seen)
+}
+
 const PACKETS: u32 = 20;
 /// How long [`LINK_BYTES`] take at 2 Mbit/s: all of them less than the tenth of a second that our `fq` keeps a packet for.
 const EACH: Duration = Duration::from_millis(4);
 
 /// From before the first of some packets is sent, the others right after it, until the last has come.
 fn time_of_arrival(world: &mut World, node: &NetNs, backend: ShaperBackend) -> Result<Duration> {
-    let bps = LINK_BYTES * 8 * 1000 / EACH.as_millis() as u64;
-    let patient = ClassTerms {
-        burst_ns: 0,
-        mark_ns: 50 * SECOND_NS,
-        horizon_ns: 60 * SECOND_NS,
-        ..class(bps)
-    };
     world.reset()?;
-    share(world, terms(backend, bps, &patient))?;
+    share(world, patient_terms(backend, EACH))?;
     let frame = leaving(world, (0, 0), 50_020)?;
-    // What follows the outer IPv4 header, up to the number.
-    let packet = &frame[34..frame.len() - 1];
     let arrivals = Capture::of_arriving(node, "far-0")?;
-    let wire = Wire::of(node, NIC)?;
-    wire.mark(TUNNEL_MARK)?;
     let began = Instant::now();
-    for number in 0..PACKETS {
-        let mut numbered = frame.clone();
-        let last = numbered.len() - 1;
-        numbered[last] = number as u8;
-        wire.send(&numbered)?;
-    }
+    send_numbered(node, &frame)?;
     let mut seen = Vec::new();
     let all = poll_until(Duration::from_secs(20), || {
-        for arrival in arrivals.take()? {
-            // The kernel's own packets (a card that has just come up asks for IPv6 neighbours) are not ours to count.
-            if let Some((number, rest)) = arrival.bytes.split_last()
-                && rest.ends_with(packet)
-            {
-                seen.push(u32::from(*number));
-            }
-        }
+        seen.extend(numbers(&arrivals, &frame)?);
         Ok((seen.len() >= PACKETS as usize).then(Instant::now))
     })?;
     ensure!(
@@ -412,4 +578,42 @@ fn time_of_arrival(world: &mut World, node: &NetNs, backend: ShaperBackend) -> R
         "{backend:?}: what came is {seen:?}"
     );
     Ok(all.context("some came late")?.duration_since(began))
+}
+
+/// Of `kafka`, whose [`LINK_BYTES`] take so long each, however many wait.
+fn patient_terms(backend: ShaperBackend, each: Duration) -> ShaperTerms {
+    let bps = LINK_BYTES * 8 * 1_000_000 / each.as_micros() as u64;
+    let patient = ClassTerms {
+        burst_ns: 0,
+        mark_ns: 50 * SECOND_NS,
+        horizon_ns: 60 * SECOND_NS,
+        borrowed_horizon_ns: 60 * SECOND_NS,
+        ..class(bps)
+    };
+    terms(backend, bps, &patient)
+}
+
+fn send_numbered(node: &NetNs, frame: &[u8]) -> Result<()> {
+    let wire = Wire::of(node, NIC)?;
+    wire.mark(TUNNEL_MARK)?;
+    for number in 0..PACKETS {
+        let mut numbered = frame.to_vec();
+        let last = numbered.len() - 1;
+        numbered[last] = number as u8;
+        wire.send(&numbered)?;
+    }
+    Ok(())
+}
+
+/// Those that came meanwhile.
+fn numbers(arrivals: &Capture, frame: &[u8]) -> Result<Vec<u32>> {
+    // What follows the outer IPv4 header, up to the number.
+    let packet = &frame[34..frame.len() - 1];
+    let arrived = arrivals.take()?;
+    // The kernel's own packets (a card that has just come up asks for IPv6 neighbours) are not ours to count.
+    let number = |bytes: &Vec<u8>| {
+        let (number, rest) = bytes.split_last()?;
+        rest.ends_with(packet).then_some(u32::from(*number))
+    };
+    Ok(arrived.iter().filter_map(|it| number(&it.bytes)).collect())
 }

@@ -1,0 +1,171 @@
+//! Where a packet waits when the device has real queues (`htb`): each class has a front, from which everything
+//! leaves at once, and a back, which gets what the front leaves of the class's rate and of what others lend.
+//!
+//! A flow's packets keep their order. It may go to the back at any time, since nothing waits at the front. It comes
+//! forward only when nothing of it is left at the back. Nobody tells how far the device is, but no more waits at a back
+//! than fits there, packets leave it in the order in which they came, and what the class is entitled to leaves in any
+//! case. So the flow's last packet is gone once as much joined behind it as fits, or after the time that all of it
+//! takes at that rate.
+
+use super::clock::Word;
+use super::cost::{ByteCost, WireBytes};
+use super::decide::{Decision, Mode, Verdict};
+use super::entitlement::SPARE_PARTS;
+use super::terms::ClassTerms;
+use super::{Behaviour, LINK_BYTES};
+
+/// Network headers that each segment of a large packet is taken to have, TCP with its timestamps among them:
+/// the tunnel's IPv4, UDP, VXLAN and Ethernet (50), IPv4 (20), TCP (32). Right for what fills links.
+const SEGMENT_HEADER_BYTES: u32 = 102;
+/// A packet in segments, as long as Linux makes them.
+const LARGEST_BYTES: u64 = 65_536;
+/// What a device that knows no more than its length counts for a packet: as many segments as fit into frames of
+/// `frame` bytes on the link. `network_bytes`: from the network header on.
+#[inline(always)]
+pub const fn counted_bytes(network_bytes: u32, frame: WireBytes) -> WireBytes {
+    let around = LINK_BYTES;
+    let frame = frame.count();
+    if network_bytes + around <= frame || frame <= around + 2 * SEGMENT_HEADER_BYTES {
+        return WireBytes::new(network_bytes as u64 + around as u64);
+    }
+    let payload_bytes = network_bytes - SEGMENT_HEADER_BYTES;
+    let segments = payload_bytes.div_ceil(frame - around - SEGMENT_HEADER_BYTES);
+    let each = SEGMENT_HEADER_BYTES + around;
+    WireBytes::new(payload_bytes as u64 + segments as u64 * each as u64)
+}
+
+/// What a packet is judged as that the link carries `carried` for, and the device counts as `counted`: not less
+/// than either, or more would get in than out.
+#[inline(always)]
+pub const fn charged_bytes(carried: WireBytes, counted: WireBytes) -> WireBytes {
+    if counted.count() > carried.count() {
+        counted
+    } else {
+        carried
+    }
+}
+
+/// At what rate the device serves what gets in at this one, in bytes per second; `None`: any. It makes up for what it
+/// is late with half of what is kept spare; the other half is for what leaves early.
+pub const fn served_bytes_per_s(cost: ByteCost) -> Option<u64> {
+    match cost.bps() {
+        Some(bps) => Some((bps + bps / (2 * SPARE_PARTS)) / 8),
+        None => None,
+    }
+}
+
+/// How much may wait at a back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// As time at the slice's ceiling.
+    pub room_ns: u64,
+    /// After so long nothing is left of what waited, whatever others send.
+    pub drained_ns: u64,
+}
+
+impl Room {
+    /// Before more than two horizons' worth and two packets wait, others are dropped. The device may be late by as
+    /// much again.
+    pub fn new(class: &ClassTerms, ceiling: ByteCost) -> Self {
+        let late_ns = 2 * class.horizon_ns;
+        let waits_ns = late_ns + ceiling.ns_of(WireBytes::new(2 * LARGEST_BYTES));
+        let room_ns = waits_ns + late_ns;
+        let product = u128::from(waits_ns) * u128::from(class.guarantee.word());
+        let own_ns = product / u128::from(ceiling.word().max(1));
+        let own_ns = u64::try_from(own_ns).unwrap_or(u64::MAX);
+        Self {
+            room_ns,
+            drained_ns: own_ns.max(waits_ns).saturating_add(late_ns),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaf {
+    Front,
+    Back,
+}
+
+/// The words that say where a flow's packets wait.
+#[derive(Clone, Copy, Debug)]
+pub struct LeafWords<C, F> {
+    /// All that ever joined the class's back, as time at the ceiling.
+    pub back: C,
+    /// What that was when the flow's last packet had joined it; 0: the flow is at the front.
+    pub joined: F,
+    /// The moment of that.
+    pub joined_at: F,
+}
+
+/// What a packet's leaf is decided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joining {
+    pub now_ns: u64,
+    /// The packet's time at the ceiling.
+    pub cost_ns: u64,
+    /// It may go before those of its class that are not.
+    pub is_urgent: bool,
+    pub room: Room,
+}
+
+/// As read once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeafReadings {
+    pub back_ns: u64,
+    pub joined_ns: u64,
+    pub joined_at_ns: u64,
+}
+
+/// Whether a packet may go before those that wait, if that keeps its flow in order: it has the lane, or it is of a
+/// flow that asks and answers, and next to nothing has to leave before it.
+#[inline(always)]
+pub const fn is_urgent(decision: &Decision, now_ns: u64, class: &ClassTerms) -> bool {
+    let is_early = decision.departure_ns <= now_ns.saturating_add(class.burst_ns);
+    let is_interactive = matches!(decision.behaviour, Behaviour::Interactive);
+    matches!(decision.verdict, Verdict::Send(Mode::Lane))
+        || (class.favour_interactive && is_interactive && is_early)
+}
+
+/// Where the packet goes.
+#[inline(always)]
+pub const fn leaf(packet: &Joining, read: &LeafReadings) -> Leaf {
+    let is_at_front = read.joined_ns == 0;
+    if packet.is_urgent && (is_at_front || has_left(packet, read)) {
+        Leaf::Front
+    } else {
+        Leaf::Back
+    }
+}
+
+/// Whether nothing of the flow is left at the back.
+#[inline(always)]
+const fn has_left(packet: &Joining, read: &LeafReadings) -> bool {
+    let waited_ns = packet.now_ns.saturating_sub(read.joined_at_ns);
+    let behind_ns = read.back_ns.saturating_sub(read.joined_ns);
+    let room_ns = packet.room.room_ns;
+    // The device counts a few bytes less for a packet.
+    waited_ns >= packet.room.drained_ns || behind_ns >= room_ns + room_ns / 8
+}
+
+/// Decides, and notes it.
+#[inline(always)]
+pub fn join<C: Word, F: Word>(packet: &Joining, words: &LeafWords<C, F>) -> Leaf {
+    let read = LeafReadings {
+        back_ns: words.back.read(),
+        joined_ns: words.joined.read(),
+        joined_at_ns: words.joined_at.read(),
+    };
+    let leaf = leaf(packet, &read);
+    match leaf {
+        Leaf::Front if read.joined_ns != 0 => words.joined.write(0),
+        Leaf::Front => {}
+        Leaf::Back => {
+            words.back.add(packet.cost_ns);
+            // Also what others added meanwhile: rather more than joined before this packet. Never 0, since packets
+            // take time.
+            words.joined.write(words.back.read());
+            words.joined_at.write(packet.now_ns);
+        }
+    }
+    leaf
+}

@@ -1,0 +1,377 @@
+//! Where packets wait in `htb`: whatever flows do, and however late the device is within its bounds, no packet
+//! overtakes one of its flow.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use slice_common::shaper::{
+    ByteCost, FlowWords, Joining, LINK_BYTES, Leaf, LeafWords, Outgoing, Room, Verdict, WireBytes,
+    Word, charged_bytes, counted_bytes, is_urgent, join, served_bytes_per_s, wire_bytes,
+};
+
+use super::plant::{FRAME, MS, Plain, Plant, Profile, START, flow_words};
+
+const FLOWS: usize = 6;
+const CLASSES: usize = 2;
+const HORIZON_NS: u64 = 20 * MS;
+const BURST_NS: i64 = 1_500_000;
+const STEP_NS: u64 = 100_000;
+
+#[derive(Debug)]
+struct Shared<'a>(&'a Plain);
+
+impl Word for Shared<'_> {
+    fn read(&self) -> u64 {
+        self.0.read()
+    }
+
+    fn write(&self, value: u64) {
+        self.0.write(value);
+    }
+
+    fn replace(&self, old: u64, new: u64) -> Result<(), u64> {
+        self.0.replace(old, new)
+    }
+
+    fn add(&self, value: u64) {
+        self.0.add(value);
+    }
+}
+
+/// A rate as `htb` keeps it: time that may be used, not more than a burst of it.
+#[derive(Clone, Copy, Debug)]
+struct Tokens {
+    bytes_per_s: u64,
+    left_ns: i64,
+}
+
+impl Tokens {
+    fn of(cost: ByteCost) -> Self {
+        Self {
+            bytes_per_s: served_bytes_per_s(cost).expect("a rate"),
+            left_ns: BURST_NS,
+        }
+    }
+
+    fn pass(&mut self, ns: u64) {
+        self.left_ns = (self.left_ns + ns as i64).min(BURST_NS);
+    }
+
+    fn charge(&mut self, bytes: u64) {
+        self.left_ns -= (bytes * 1_000_000_000 / self.bytes_per_s) as i64;
+    }
+}
+
+/// A packet of a flow.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    flow: usize,
+    number: u64,
+    bytes: u64,
+}
+
+/// The backs of a slice's classes. What others lend goes to one of them as long as that has any packets.
+struct Device {
+    slice: Tokens,
+    own: Vec<Tokens>,
+    backs: Vec<VecDeque<Waiting>>,
+    favourite: usize,
+    now_ns: u64,
+    /// Neither serves nor gets anything back.
+    stalls: Vec<(u64, u64)>,
+    /// The latest packet of each flow that left, and how many left behind a later one.
+    left: [u64; FLOWS],
+    overtaken: u64,
+}
+
+impl Device {
+    fn leave(&mut self, packet: Waiting, class: usize, is_borrowed: bool) {
+        self.slice.charge(packet.bytes);
+        if !is_borrowed {
+            self.own[class].charge(packet.bytes);
+        }
+        let last = &mut self.left[packet.flow];
+        self.overtaken += u64::from(packet.number < *last);
+        *last = packet.number.max(*last);
+    }
+
+    fn next(&self) -> Option<(usize, bool)> {
+        let waits = |class: &usize| !self.backs[*class].is_empty();
+        let own = (0..CLASSES)
+            .filter(waits)
+            .find(|class| self.own[*class].left_ns >= 0);
+        let lent = || {
+            let favourite = Some(self.favourite).filter(waits);
+            favourite
+                .or_else(|| (0..CLASSES).find(waits))
+                .filter(|_| self.slice.left_ns >= 0)
+        };
+        own.map(|class| (class, false))
+            .or_else(|| lent().map(|class| (class, true)))
+    }
+
+    fn run_until(&mut self, end_ns: u64) {
+        while self.now_ns + STEP_NS <= end_ns {
+            self.now_ns += STEP_NS;
+            let now_ns = self.now_ns;
+            if self
+                .stalls
+                .iter()
+                .any(|(from_ns, to_ns)| (*from_ns..*to_ns).contains(&now_ns))
+            {
+                continue;
+            }
+            self.slice.pass(STEP_NS);
+            self.own.iter_mut().for_each(|own| own.pass(STEP_NS));
+            while let Some((class, is_borrowed)) = self.next() {
+                let packet = self.backs[class].pop_front().expect("it waits");
+                self.leave(packet, class, is_borrowed);
+            }
+        }
+    }
+}
+
+/// A packet of a flow, so long after the one before.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    gap_ns: u64,
+    flow: usize,
+    bytes: u64,
+}
+
+struct Run {
+    overtaken: u64,
+    /// How many packets of flows that had waited at the back went to the front.
+    forward: u64,
+    leaves: Vec<Option<Leaf>>,
+}
+
+/// `room`: what is taken as known of the device.
+fn run(sent: &[Sent], stalls: &[(u64, u64)], favourite: usize, room: impl Fn(Room) -> Room) -> Run {
+    let plant = Plant::new(&[Profile::new(50_000_000, 10, &[40, 30])]);
+    let slice = &plant.slices[0];
+    let flows: Vec<FlowWords<Plain>> = (0..FLOWS).map(|_| flow_words()).collect();
+    let backs = [Plain::default(), Plain::default()];
+    let records: Vec<[Plain; 2]> = (0..FLOWS).map(|_| Default::default()).collect();
+    let mut device = Device {
+        slice: Tokens::of(slice.terms.ceiling),
+        own: slice
+            .classes
+            .iter()
+            .map(|class| Tokens::of(class.terms.guarantee))
+            .collect(),
+        backs: vec![VecDeque::new(); CLASSES],
+        favourite,
+        now_ns: START,
+        stalls: stalls
+            .iter()
+            .map(|(from_ns, to_ns)| (START + from_ns, START + to_ns))
+            .collect(),
+        left: [0; FLOWS],
+        overtaken: 0,
+    };
+    let (mut forward, mut leaves) = (0, Vec::new());
+    let mut now_ns = START;
+    for (number, packet) in sent.iter().enumerate() {
+        now_ns += packet.gap_ns;
+        device.run_until(now_ns);
+        let (flow, class) = (packet.flow, packet.flow % CLASSES);
+        let bytes = WireBytes::new(packet.bytes);
+        let terms = &slice.classes[class].terms;
+        let decision = plant.shape((0, class), &flows[flow], now_ns, bytes);
+        if matches!(decision.verdict, Verdict::Drop) {
+            leaves.push(None);
+            continue;
+        }
+        let joining = Joining {
+            now_ns,
+            cost_ns: slice.terms.ceiling.ns_of(bytes),
+            is_urgent: is_urgent(&decision, now_ns, terms),
+            room: room(Room::new(terms, slice.terms.ceiling)),
+        };
+        let [joined, joined_at] = &records[flow];
+        let had_waited = joined.read() != 0;
+        let words = LeafWords {
+            back: Shared(&backs[class]),
+            joined: Shared(joined),
+            joined_at: Shared(joined_at),
+        };
+        let leaf = join(&joining, &words);
+        let waiting = Waiting {
+            flow,
+            number: number as u64 + 1,
+            bytes: packet.bytes,
+        };
+        match leaf {
+            Leaf::Front => {
+                forward += u64::from(had_waited);
+                device.leave(waiting, class, false);
+            }
+            Leaf::Back => device.backs[class].push_back(waiting),
+        }
+        leaves.push(Some(leaf));
+    }
+    device.run_until(now_ns + 10_000 * MS);
+    assert!(device.backs.iter().all(VecDeque::is_empty));
+    Run {
+        overtaken: device.overtaken,
+        forward,
+        leaves,
+    }
+}
+
+/// Bulk of two classes, and what comes between.
+fn loads() -> impl Strategy<Value = Vec<Sent>> {
+    let gap_ns = prop_oneof![
+        20 => 0..2 * MS,
+        3 => Just(0),
+        1 => 5 * MS..60 * MS,
+        1 => 150 * MS..400 * MS,
+    ];
+    let bytes = prop_oneof![4 => FRAME..=8 * FRAME, 2 => 128..=FRAME, 1 => Just(40 * FRAME)];
+    let one = (gap_ns, 0..FLOWS, bytes).prop_map(|(gap_ns, flow, bytes)| Sent {
+        gap_ns,
+        flow,
+        bytes,
+    });
+    proptest::collection::vec(one, 50..600)
+}
+
+/// Two flows fill the ceiling all the time, and a third one changes what it does.
+fn changes(pause_ns: u64) -> Vec<Sent> {
+    let bulk = |flow| Sent {
+        gap_ns: MS,
+        flow,
+        bytes: 6 * FRAME,
+    };
+    let fill = |ns: u64| (0..ns / (2 * MS)).flat_map(move |_| [bulk(0), bulk(1)]);
+    let of_third = |bytes| Sent {
+        gap_ns: 0,
+        flow: 2,
+        bytes,
+    };
+    let mut sent: Vec<Sent> = fill(200 * MS).collect();
+    sent.extend((0..100).flat_map(|_| [bulk(0), bulk(1), of_third(4 * FRAME)]));
+    sent.extend(fill(pause_ns));
+    sent.push(of_third(200));
+    sent.extend(fill(200 * MS));
+    sent
+}
+
+fn third_after(pause_ns: u64) -> (Option<Leaf>, u64) {
+    let sent = changes(pause_ns);
+    let run = run(&sent, &[], 0, |room| room);
+    let last = sent
+        .iter()
+        .rposition(|it| it.flow == 2)
+        .expect("there is one");
+    (run.leaves[last], run.overtaken)
+}
+
+#[test]
+fn a_flow_comes_forward_when_nothing_of_it_can_be_left() {
+    assert_eq!(third_after(5 * MS), (Some(Leaf::Back), 0));
+    // It is taken for one that asks and answers again.
+    assert_eq!(third_after(1500 * MS), (Some(Leaf::Front), 0));
+}
+
+/// Who believes that nothing ever waits has packets overtake each other.
+#[test]
+fn without_the_rule_flows_overtake_themselves() {
+    let nothing_waits = |_| Room {
+        room_ns: 0,
+        drained_ns: 0,
+    };
+    let mut runner = TestRunner::deterministic();
+    let mut overtaken = 0;
+    for _ in 0..20 {
+        let sent = loads().new_tree(&mut runner).expect("loads").current();
+        overtaken += run(&sent, &[], 0, nothing_waits).overtaken;
+        assert_eq!(run(&sent, &[], 0, |room| room).overtaken, 0);
+    }
+    assert!(overtaken > 0, "vacuous");
+}
+
+#[test]
+fn who_only_asks_and_answers_never_goes_to_the_back() {
+    let mut sent = Vec::new();
+    for tenth in 0..3000 {
+        sent.push(Sent {
+            gap_ns: MS,
+            flow: 0,
+            bytes: 6 * FRAME,
+        });
+        if tenth % 10 == 0 {
+            sent.push(Sent {
+                gap_ns: 0,
+                flow: 2,
+                bytes: 384,
+            });
+            sent.push(Sent {
+                gap_ns: 0,
+                flow: 4,
+                bytes: 4 * FRAME,
+            });
+        }
+    }
+    let run = run(&sent, &[], 0, |room| room);
+    let of = |flow| {
+        let all = sent
+            .iter()
+            .zip(&run.leaves)
+            .filter(move |(it, _)| it.flow == flow);
+        all.filter(|(_, leaf)| **leaf == Some(Leaf::Back)).count()
+    };
+    assert!(of(0) > 1000, "vacuous: nothing waits");
+    assert_eq!((of(2), of(4)), (0, 0));
+    assert_eq!((run.overtaken, run.forward), (0, 0));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn no_packet_overtakes_one_of_its_flow(
+        sent in loads(),
+        favourite in 0..CLASSES,
+        stall_ns in 0..2 * HORIZON_NS,
+        at_ns in 0..1000 * MS,
+    ) {
+        let run = run(&sent, &[(at_ns, at_ns + stall_ns)], favourite, |room| room);
+        prop_assert_eq!(run.overtaken, 0);
+    }
+
+    /// What the device counts is next to what the link carries for what fills it, and never more than is charged.
+    #[test]
+    fn what_a_device_counts_is_what_full_segments_take(
+        payload_bytes in 1u32..=65_000, mtu in 1280u32..=9000,
+    ) {
+        let frame = WireBytes::new(u64::from(mtu + LINK_BYTES));
+        let packet = Outgoing {
+            header_bytes: 102,
+            payload_bytes,
+            gso_bytes: mtu - 102,
+            added_bytes: 0,
+        };
+        let carried = wire_bytes(packet);
+        let counted = counted_bytes(102 + payload_bytes, frame);
+        prop_assert_eq!(counted, carried);
+        prop_assert_eq!(charged_bytes(carried, counted), carried);
+        let more = charged_bytes(WireBytes::new(1), counted);
+        prop_assert_eq!(more, counted);
+    }
+
+    /// Between what gets in and the ceiling.
+    #[test]
+    fn the_device_is_faster_than_what_gets_in(bps in 1_000_000u64..100_000_000_000) {
+        let plant = Plant::new(&[Profile::new(bps, 10, &[40, 30])]);
+        let cost = plant.slices[0].terms.ceiling;
+        let served_bps = served_bytes_per_s(cost).expect("a rate") * 8;
+        let gets_in_bps = cost.bps().expect("a rate");
+        prop_assert!(served_bps > gets_in_bps);
+        prop_assert!(served_bps < bps);
+        prop_assert_eq!(served_bytes_per_s(ByteCost::FREE), None);
+    }
+}
