@@ -538,8 +538,9 @@ fn where_there_is_no_fair_queue_packets_wait_in_a_tree_of_classes_and_that_is_to
     let (next, names) = image(&shaped(), &facts);
     assert_eq!(backend_of(&next), ShaperBackend::Htb.number());
     let changes = plan(&there, &next, &names);
+    // What waits may wait longer than before, so there is more room before anything is sent there.
     assert!(
-        matches!(&changes[..], [Change::SwapRates(_)]),
+        matches!(&changes[..], [Change::MendTree(2, _), Change::SwapRates(_)]),
         "{}",
         plan::render(&changes)
     );

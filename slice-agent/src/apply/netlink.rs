@@ -79,9 +79,11 @@ pub fn events() -> Result<mpsc::Receiver<Event>> {
 }
 
 fn classify(message: &NetlinkMessage<RouteNetlinkMessage>) -> Event {
-    use RouteNetlinkMessage::{DelRule, NewRule};
+    use RouteNetlinkMessage::{DelRule, DelTrafficClass, NewRule, NewTrafficClass};
     match &message.payload {
         NetlinkPayload::InnerMessage(NewRule(_) | DelRule(_)) => Event::Everything,
+        // Nothing else of the host tells a class of ours that somebody changed.
+        NetlinkPayload::InnerMessage(NewTrafficClass(_) | DelTrafficClass(_)) => Event::Everything,
         NetlinkPayload::InnerMessage(_) => Event::Host,
         _ => Event::Everything,
     }
