@@ -4,12 +4,12 @@
 
 mod config_support;
 
-use config_support::apply::apply;
-use config_support::{check_text, east_1, right_but};
+use config_support::qos::{CEILING, CLASSES, UPLINKS, carried_out, image, shaped, shaped_but};
+use config_support::{check_text, east_1};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use slice_agent::compile::{compile, in_words, queue_notes, shaping, shares};
-use slice_agent::image::{HostFacts, Names, NodeImage, RootQueue};
+use slice_agent::compile::{in_words, shaping, shares};
+use slice_agent::image::{NodeImage, RootQueue};
 use slice_agent::model::{Share, Validated, render};
 use slice_agent::observe::host;
 use slice_agent::plan::{self, Change, plan};
@@ -17,39 +17,6 @@ use slice_common::layout::{Settings, ShaperBackend, ShaperKey};
 use slice_common::shaper::{
     Assured, ClassTerms, Patience, Rate, SliceTerms, UplinkTerms, WireBytes,
 };
-
-const UPLINKS: &str = "uplinks: [{name: wan, interface: nic0, rate: 300M}]\n";
-const CEILING: &str = "    ceiling: {default: 200M, overrides: {west: 50M}}\n";
-const CLASSES: &str = concat!(
-    "    - {name: control, match: [{protocol: TCP, port: 9090}], guaranteePercent: 10}\n",
-    "    - {name: replication, match: [{protocol: TCP, port: 9091}], guaranteePercent: 40, weight: 3}\n",
-    "    - {name: client, match: [{protocol: TCP, port: 9092}], favourInteractive: false}\n",
-);
-
-/// Slice kafka may send 200M by the uplink wan of 300M; slice shop is not shaped.
-fn shaped() -> String {
-    let right = right_but(&[
-        (
-            "interface: nic0}\n",
-            &format!("interface: nic0}}\n{UPLINKS}"),
-        ),
-        ("  qos:\n", &format!("  qos:\n{CEILING}")),
-    ]);
-    let (head, classes) = right.split_once("    classes:\n").expect("classes");
-    let (_, tail) = classes
-        .split_once("  encryption:")
-        .expect("what comes behind");
-    format!("{head}    classes:\n{CLASSES}  encryption:{tail}")
-}
-
-fn shaped_but(changes: &[(&str, &str)]) -> String {
-    let mut text = shaped();
-    for (old, new) in changes {
-        assert_eq!(text.matches(old).count(), 1, "`{old}` must occur once");
-        text = text.replace(old, new);
-    }
-    text
-}
 
 /// `shop` as the second slice that is shaped.
 fn shop(qos: &str) -> (&'static str, String) {
@@ -354,18 +321,6 @@ refused! {
          (200M, 1.5G, 100Mi); see the configuration reference for the fields and their types";
 }
 
-fn image(text: &str, facts: &HostFacts) -> (NodeImage, Names) {
-    let configuration = check_text(text).unwrap_or_else(|errors| panic!("{errors}"));
-    compile(&configuration, facts).unwrap_or_else(|errors| panic!("{}", render(&errors)))
-}
-
-fn carried_out(mut image: NodeImage, changes: &[Change]) -> NodeImage {
-    for change in changes {
-        apply(&mut image, change);
-    }
-    image
-}
-
 #[test]
 fn the_kernel_gets_the_terms_before_it_is_told_to_look_for_them() {
     let (wanted, names) = image(&shaped(), &east_1());
@@ -450,184 +405,6 @@ fn clocks_stay_where_they_are_when_another_slice_comes_first() {
         (place(&after, 7), place(&after, 3)),
         (Some((0, 0)), Some((0, 1)))
     );
-}
-
-/// Slice kafka under a ceiling, on a host with this at the root of the uplink's interface.
-fn behind(root_queue: RootQueue) -> (HostFacts, NodeImage, Names) {
-    let mut facts = east_1();
-    let nic = facts.interfaces.get_mut("nic0").expect("nic0");
-    nic.root_queue = root_queue;
-    let (image, names) = image(&shaped(), &facts);
-    (facts, image, names)
-}
-
-fn backend_of(image: &NodeImage) -> u32 {
-    image.rates.values().next().expect("one slice").backend
-}
-
-fn notes(text: &str, facts: &HostFacts) -> Vec<String> {
-    let configuration = check_text(text).expect("right");
-    let notes = queue_notes(&configuration, facts);
-    notes.iter().map(ToString::to_string).collect()
-}
-
-const LEAVES_AT_ONCE: &str =
-    "what is early leaves at once, and what would wait too long is dropped";
-
-#[test]
-fn a_fair_queue_that_is_there_is_used_and_stays() {
-    let (facts, image, names) = behind(RootQueue::Fair);
-    assert_eq!(backend_of(&image), ShaperBackend::Edt.number());
-    let text = plan::render(&plan(&NodeImage::default(), &image, &names));
-    assert!(
-        text.contains("by uplink wan, with departure times: 200M"),
-        "{text}"
-    );
-    assert!(!text.contains("queueing discipline"), "{text}");
-    assert_eq!(notes(&shaped(), &facts), [""; 0]);
-}
-
-/// Departures are written only when there is something that keeps packets until then.
-#[test]
-fn what_the_kernel_chose_is_replaced_by_a_fair_queue_first() {
-    let (facts, wanted, names) = behind(RootQueue::Default { queues: 4 });
-    assert_eq!(backend_of(&wanted), ShaperBackend::Vq.number());
-    let text = plan::render(&plan(&NodeImage::default(), &wanted, &names));
-    let added = "+ queueing discipline fq on each of 4 queues of nic0";
-    assert!(text.contains(added), "{text}");
-    assert_eq!(notes(&shaped(), &facts), [""; 0]);
-
-    let there = carried_out(
-        NodeImage::default(),
-        &plan(&NodeImage::default(), &wanted, &names),
-    );
-    let (facts, next, names) = behind(RootQueue::OurFair);
-    assert_eq!(backend_of(&next), ShaperBackend::Edt.number());
-    let changes = plan(&there, &next, &names);
-    assert!(
-        matches!(&changes[..], [Change::SwapRates(_)]),
-        "{}",
-        plan::render(&changes)
-    );
-    // Nothing is shaped any more: first nothing has a departure, then the queue goes.
-    let (after, names) = image(config_support::RIGHT, &facts);
-    let changes = plan(&next, &after, &names);
-    let place = |is: fn(&Change) -> bool| changes.iter().position(is).expect("there");
-    let rates = place(|it| matches!(it, Change::SwapRates(_)));
-    assert!(rates < place(|it| matches!(it, Change::RemoveFairQueue(..))));
-}
-
-#[test]
-fn where_there_is_no_fair_queue_packets_wait_in_a_tree_of_classes_and_that_is_told() {
-    let (mut facts, ..) = behind(RootQueue::Default { queues: 1 });
-    facts
-        .fair_refused
-        .insert(2, "this kernel has none".to_owned());
-    let (wanted, names) = image(&shaped(), &facts);
-    assert!(wanted.fair_queues.is_empty());
-    // Packets are sent to classes only when there are some.
-    assert_eq!(backend_of(&wanted), ShaperBackend::Vq.number());
-    let changes = plan(&NodeImage::default(), &wanted, &names);
-    let text = plan::render(&changes);
-    assert!(text.contains("htb on nic0"), "{text}");
-    let told = "QUEUE: on nic0: this kernel has none; packets wait in classes of htb";
-    assert_eq!(notes(&shaped(), &facts), [told]);
-
-    let there = carried_out(NodeImage::default(), &changes);
-    facts.interfaces.get_mut("nic0").expect("nic0").root_queue = RootQueue::OurTree;
-    let (next, names) = image(&shaped(), &facts);
-    assert_eq!(backend_of(&next), ShaperBackend::Htb.number());
-    let changes = plan(&there, &next, &names);
-    // What waits may wait longer than before, so there is more room before anything is sent there.
-    assert!(
-        matches!(&changes[..], [Change::MendTree(2, _), Change::SwapRates(_)]),
-        "{}",
-        plan::render(&changes)
-    );
-    // Nothing is shaped any more: first nothing is sent to a class, then the classes go.
-    let (after, names) = image(config_support::RIGHT, &facts);
-    let changes = plan(&next, &after, &names);
-    let place = |is: fn(&Change) -> bool| changes.iter().position(is).expect("there");
-    let rates = place(|it| matches!(it, Change::SwapRates(_)));
-    assert!(rates < place(|it| matches!(it, Change::RemoveTree(..))));
-}
-
-#[test]
-fn another_rate_changes_classes_where_they_are() {
-    let (mut facts, ..) = behind(RootQueue::OurTree);
-    let slower = shaped_but(&[("default: 200M", "default: 100M")]);
-    let text = [shaped(), slower];
-    facts
-        .fair_refused
-        .insert(2, "this kernel has none".to_owned());
-    let [(before, _), (after, names)] = text.each_ref().map(|text| image(text, &facts));
-    let changes = plan(&before, &after, &names);
-    let trees: Vec<_> = changes
-        .iter()
-        .filter(|it| {
-            matches!(
-                it,
-                Change::BuildTree(..) | Change::MendTree(..) | Change::TrimTree(..)
-            )
-        })
-        .collect();
-    assert!(
-        matches!(trees[..], [Change::MendTree(2, _)]),
-        "{}",
-        plan::render(&changes)
-    );
-    assert_eq!(carried_out(before, &changes).trees, after.trees);
-}
-
-#[test]
-fn a_host_with_neither_fair_queue_nor_classes_is_told_so() {
-    let (mut facts, ..) = behind(RootQueue::Default { queues: 1 });
-    facts.fair_refused.insert(2, "no fq".to_owned());
-    facts.tree_refused.insert(2, "no htb".to_owned());
-    let (wanted, _) = image(&shaped(), &facts);
-    assert!(wanted.fair_queues.is_empty() && wanted.trees.is_empty());
-    assert_eq!(backend_of(&wanted), ShaperBackend::Vq.number());
-    let told = format!("NO QUEUE: on nic0: no fq, no htb; {LEAVES_AT_ONCE}");
-    assert_eq!(notes(&shaped(), &facts), [told]);
-}
-
-#[test]
-fn a_node_may_name_what_keeps_packets_to_their_time() {
-    let asking = |shaper| shaped_but(&[("rate: 300M", &format!("rate: 300M, shaper: {shaper}"))]);
-    let (facts, ..) = behind(RootQueue::Default { queues: 1 });
-    // Without a wish it is a fair queue.
-    let (best, _) = image(&asking("Auto"), &facts);
-    assert_eq!((best.fair_queues.len(), best.trees.len()), (1, 0));
-    let (tree, _) = image(&asking("Htb"), &facts);
-    assert_eq!((tree.fair_queues.len(), tree.trees.len()), (0, 1));
-    let (nothing, _) = image(&asking("Vq"), &facts);
-    assert_eq!((nothing.fair_queues.len(), nothing.trees.len()), (0, 0));
-    // What is ours goes first where another is wished for.
-    let (facts, ..) = behind(RootQueue::OurFair);
-    let (other, _) = image(&asking("Htb"), &facts);
-    assert_eq!((other.fair_queues.len(), other.trees.len()), (0, 0));
-    assert_eq!(backend_of(&other), ShaperBackend::Vq.number());
-    let refused = check_text(asking("Cake")).expect_err("nobody knows it");
-    let refused = refused.to_string();
-    assert!(
-        refused.contains("Cake") && refused.contains("Htb"),
-        "{refused}"
-    );
-}
-
-#[test]
-fn what_somebody_configured_stays_and_is_named() {
-    let (facts, wanted, _) = behind(RootQueue::Configured {
-        kind: "htb".to_owned(),
-        handle: 0x10,
-    });
-    assert!(wanted.fair_queues.is_empty());
-    assert_eq!(backend_of(&wanted), ShaperBackend::Vq.number());
-    let told = format!(
-        "NO QUEUE: on nic0: somebody configured htb 10:, which stays; {LEAVES_AT_ONCE}; put fq there, or remove it \
-         (`tc qdisc del dev nic0 root`)"
-    );
-    assert_eq!(notes(&shaped(), &facts), [told]);
 }
 
 /// Anything that could be written for one slice on one uplink, most of it wrong.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub(crate) mod apply;
+pub(crate) mod qos;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

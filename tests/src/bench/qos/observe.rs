@@ -1,7 +1,6 @@
 //! One plan in a scene, from its first packet to its last answer.
 
 use std::borrow::Borrow;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -94,12 +93,15 @@ impl<L: Borrow<Lab>> Scene<L> {
 
     /// Nothing of the scenario before is under way any more.
     fn wait_until_idle(&self) -> Result<()> {
-        let (mut last, _) = self.wire_bytes()?;
+        let sample_ns = SAMPLE_INTERVAL.as_nanos() as u64;
+        let (mut last, mut last_ns) = self.wire_bytes()?;
         let idle = poll_until(DRAIN_LIMIT, || {
-            thread::sleep(SAMPLE_INTERVAL);
-            let (now, _) = self.wire_bytes()?;
+            let (now, now_ns) = self.wire_bytes()?;
+            if now_ns < last_ns + sample_ns {
+                return Ok(None);
+            }
             let is_idle = now - last < 2000;
-            last = now;
+            (last, last_ns) = (now, now_ns);
             Ok(is_idle.then_some(()))
         })?;
         idle.context("the link does not come to rest")

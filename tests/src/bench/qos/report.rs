@@ -102,7 +102,7 @@ pub struct Figures {
     pub own_class_p99_added_ms: f64,
     pub insync_p99_ratio_during_catchup: f64,
     pub catchup_share_of_rest: f64,
-    /// How often senders found out that segments had overtaken each other, less those without a shaper.
+    /// How many packets came to the link behind one that was sent later, less those without a shaper.
     pub reordered_by_shaper: i64,
     pub controls_failed_as_they_should: bool,
 }

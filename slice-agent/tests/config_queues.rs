@@ -1,0 +1,189 @@
+//! What packets of slices wait in on an uplink: chosen by what the host has, by what a node asks for, and never in
+//! place of what somebody configured.
+
+mod config_support;
+
+use config_support::qos::{carried_out, image, shaped, shaped_but};
+use config_support::{check_text, east_1};
+use slice_agent::compile::queue_notes;
+use slice_agent::image::{HostFacts, Names, NodeImage, RootQueue};
+use slice_agent::plan::{self, Change, plan};
+use slice_common::layout::ShaperBackend;
+
+/// Slice kafka under a ceiling, on a host with this at the root of the uplink's interface.
+fn behind(root_queue: RootQueue) -> (HostFacts, NodeImage, Names) {
+    let mut facts = east_1();
+    let nic = facts.interfaces.get_mut("nic0").expect("nic0");
+    nic.root_queue = root_queue;
+    let (image, names) = image(&shaped(), &facts);
+    (facts, image, names)
+}
+
+fn backend_of(image: &NodeImage) -> u32 {
+    image.rates.values().next().expect("one slice").backend
+}
+
+fn notes(text: &str, facts: &HostFacts) -> Vec<String> {
+    let configuration = check_text(text).expect("right");
+    let notes = queue_notes(&configuration, facts);
+    notes.iter().map(ToString::to_string).collect()
+}
+
+/// When nothing is shaped any more, packets leave as they come first, and what they waited in goes then.
+fn goes_after_the_rates(there: &NodeImage, facts: &HostFacts, is_removal: fn(&Change) -> bool) {
+    let (after, names) = image(config_support::RIGHT, facts);
+    let changes = plan(there, &after, &names);
+    let place = |is: fn(&Change) -> bool| changes.iter().position(is).expect("there");
+    assert!(place(|it| matches!(it, Change::SwapRates(_))) < place(is_removal));
+}
+
+const LEAVES_AT_ONCE: &str =
+    "what is early leaves at once, and what would wait too long is dropped";
+
+#[test]
+fn a_fair_queue_that_is_there_is_used_and_stays() {
+    let (facts, image, names) = behind(RootQueue::Fair);
+    assert_eq!(backend_of(&image), ShaperBackend::Edt.number());
+    let text = plan::render(&plan(&NodeImage::default(), &image, &names));
+    assert!(
+        text.contains("by uplink wan, with departure times: 200M"),
+        "{text}"
+    );
+    assert!(!text.contains("queueing discipline"), "{text}");
+    assert_eq!(notes(&shaped(), &facts), [""; 0]);
+}
+
+/// Departures are written only when there is something that keeps packets until then.
+#[test]
+fn what_the_kernel_chose_is_replaced_by_a_fair_queue_first() {
+    let (facts, wanted, names) = behind(RootQueue::Default { queues: 4 });
+    assert_eq!(backend_of(&wanted), ShaperBackend::Vq.number());
+    let text = plan::render(&plan(&NodeImage::default(), &wanted, &names));
+    let added = "+ queueing discipline fq on each of 4 queues of nic0";
+    assert!(text.contains(added), "{text}");
+    assert_eq!(notes(&shaped(), &facts), [""; 0]);
+
+    let there = carried_out(
+        NodeImage::default(),
+        &plan(&NodeImage::default(), &wanted, &names),
+    );
+    let (facts, next, names) = behind(RootQueue::OurFair);
+    assert_eq!(backend_of(&next), ShaperBackend::Edt.number());
+    let changes = plan(&there, &next, &names);
+    assert!(
+        matches!(&changes[..], [Change::SwapRates(_)]),
+        "{}",
+        plan::render(&changes)
+    );
+    goes_after_the_rates(&next, &facts, |it| {
+        matches!(it, Change::RemoveFairQueue(..))
+    });
+}
+
+#[test]
+fn where_there_is_no_fair_queue_packets_wait_in_a_tree_of_classes_and_that_is_told() {
+    let (mut facts, ..) = behind(RootQueue::Default { queues: 1 });
+    facts
+        .fair_refused
+        .insert(2, "this kernel has none".to_owned());
+    let (wanted, names) = image(&shaped(), &facts);
+    assert!(wanted.fair_queues.is_empty());
+    // Packets are sent to classes only when there are some.
+    assert_eq!(backend_of(&wanted), ShaperBackend::Vq.number());
+    let changes = plan(&NodeImage::default(), &wanted, &names);
+    let text = plan::render(&changes);
+    assert!(text.contains("htb on nic0"), "{text}");
+    let told = "QUEUE: on nic0: this kernel has none; packets wait in classes of htb";
+    assert_eq!(notes(&shaped(), &facts), [told]);
+
+    let there = carried_out(NodeImage::default(), &changes);
+    facts.interfaces.get_mut("nic0").expect("nic0").root_queue = RootQueue::OurTree;
+    let (next, names) = image(&shaped(), &facts);
+    assert_eq!(backend_of(&next), ShaperBackend::Htb.number());
+    let changes = plan(&there, &next, &names);
+    // What waits may wait longer than before, so there is more room before anything is sent there.
+    assert!(
+        matches!(&changes[..], [Change::MendTree(2, _), Change::SwapRates(_)]),
+        "{}",
+        plan::render(&changes)
+    );
+    goes_after_the_rates(&next, &facts, |it| matches!(it, Change::RemoveTree(..)));
+}
+
+#[test]
+fn another_rate_changes_classes_where_they_are() {
+    let (mut facts, ..) = behind(RootQueue::OurTree);
+    let slower = shaped_but(&[("default: 200M", "default: 100M")]);
+    let text = [shaped(), slower];
+    facts
+        .fair_refused
+        .insert(2, "this kernel has none".to_owned());
+    let [(before, _), (after, names)] = text.each_ref().map(|text| image(text, &facts));
+    let changes = plan(&before, &after, &names);
+    let trees: Vec<_> = changes
+        .iter()
+        .filter(|it| {
+            matches!(
+                it,
+                Change::BuildTree(..) | Change::MendTree(..) | Change::TrimTree(..)
+            )
+        })
+        .collect();
+    assert!(
+        matches!(trees[..], [Change::MendTree(2, _)]),
+        "{}",
+        plan::render(&changes)
+    );
+    assert_eq!(carried_out(before, &changes).trees, after.trees);
+}
+
+#[test]
+fn a_host_with_neither_fair_queue_nor_classes_is_told_so() {
+    let (mut facts, ..) = behind(RootQueue::Default { queues: 1 });
+    facts.fair_refused.insert(2, "no fq".to_owned());
+    facts.tree_refused.insert(2, "no htb".to_owned());
+    let (wanted, _) = image(&shaped(), &facts);
+    assert!(wanted.fair_queues.is_empty() && wanted.trees.is_empty());
+    assert_eq!(backend_of(&wanted), ShaperBackend::Vq.number());
+    let told = format!("NO QUEUE: on nic0: no fq, no htb; {LEAVES_AT_ONCE}");
+    assert_eq!(notes(&shaped(), &facts), [told]);
+}
+
+#[test]
+fn a_node_may_name_what_keeps_packets_to_their_time() {
+    let asking = |shaper| shaped_but(&[("rate: 300M", &format!("rate: 300M, shaper: {shaper}"))]);
+    let (facts, ..) = behind(RootQueue::Default { queues: 1 });
+    // Without a wish it is a fair queue.
+    let (best, _) = image(&asking("Auto"), &facts);
+    assert_eq!((best.fair_queues.len(), best.trees.len()), (1, 0));
+    let (tree, _) = image(&asking("Htb"), &facts);
+    assert_eq!((tree.fair_queues.len(), tree.trees.len()), (0, 1));
+    let (nothing, _) = image(&asking("Vq"), &facts);
+    assert_eq!((nothing.fair_queues.len(), nothing.trees.len()), (0, 0));
+    // What is ours goes first where another is wished for.
+    let (facts, ..) = behind(RootQueue::OurFair);
+    let (other, _) = image(&asking("Htb"), &facts);
+    assert_eq!((other.fair_queues.len(), other.trees.len()), (0, 0));
+    assert_eq!(backend_of(&other), ShaperBackend::Vq.number());
+    let refused = check_text(asking("Cake")).expect_err("nobody knows it");
+    let refused = refused.to_string();
+    assert!(
+        refused.contains("Cake") && refused.contains("Htb"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn what_somebody_configured_stays_and_is_named() {
+    let (facts, wanted, _) = behind(RootQueue::Configured {
+        kind: "htb".to_owned(),
+        handle: 0x10,
+    });
+    assert!(wanted.fair_queues.is_empty());
+    assert_eq!(backend_of(&wanted), ShaperBackend::Vq.number());
+    let told = format!(
+        "NO QUEUE: on nic0: somebody configured htb 10:, which stays; {LEAVES_AT_ONCE}; put fq there, or remove it \
+         (`tc qdisc del dev nic0 root`)"
+    );
+    assert_eq!(notes(&shaped(), &facts), [told]);
+}
