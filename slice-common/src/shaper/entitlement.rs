@@ -12,6 +12,11 @@ pub const LANE_PARTS: u64 = 10;
 /// The part of each ceiling that is kept spare: a 200th. A class that wakes up sends its guarantee while
 /// others still hold slots; what that is in the worst second fits in here.
 pub const SPARE_PARTS: u64 = 200;
+/// What a slice is guaranteed of an uplink is kept by a clock that is a hundredth slower, not a 200th as the
+/// contract's: rounding up costs a fast clock more, so with equal parts the contract's would lead ever
+/// further while slices fill their guarantees, and nobody could borrow for as long when one of them stops. A
+/// 200th between them is what five million packets of a slice in a second are rounded up by.
+pub(super) const GUARANTEE_SPARE_PARTS: u64 = 100;
 
 /// A class as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! user space, when a profile or a measured round trip changes; programs only read them.
 
 use super::cost::{ByteCost, Rate, WireBytes};
-use super::entitlement::{Assured, SPARE_PARTS};
+use super::entitlement::{Assured, GUARANTEE_SPARE_PARTS, SPARE_PARTS};
 
 const MS: u64 = 1_000_000;
 
@@ -44,7 +44,7 @@ impl Patience {
 pub struct UplinkTerms {
     /// At the rate that is paid for, less what is kept spare.
     pub contract: ByteCost,
-    /// At the rate that this slice is guaranteed of it, less what is kept spare.
+    /// At the rate that this slice is guaranteed of it, less [`GUARANTEE_SPARE_PARTS`]' one.
     pub guarantee: ByteCost,
     /// Credit of the contract's clock.
     pub burst_ns: u64,
@@ -63,10 +63,10 @@ impl UplinkTerms {
 
     /// `frame` is a full packet on the link.
     pub fn new(contract: Rate, guarantee: Rate, patience: Patience, frame: WireBytes) -> Self {
-        let contract = sustained(contract);
+        let contract = sustained(contract, SPARE_PARTS);
         Self {
             contract,
-            guarantee: sustained(guarantee),
+            guarantee: sustained(guarantee, GUARANTEE_SPARE_PARTS),
             burst_ns: burst_ns(contract, frame),
             guarantee_burst_ns: patience.mark_ns / 2,
         }
@@ -74,7 +74,7 @@ impl UplinkTerms {
 
     /// What the slice is guaranteed of the uplink, as configured; `None` where it has the link to itself.
     pub fn guarantee_bps(&self) -> Option<u64> {
-        configured_bps(self.guarantee)
+        configured_bps(self.guarantee, GUARANTEE_SPARE_PARTS)
     }
 }
 
@@ -103,7 +103,7 @@ const THIN_PARTS: u64 = 64;
 impl SliceTerms {
     /// `frame` is a full packet on the link.
     pub fn new(ceiling: Rate, assured: Assured, frame: WireBytes) -> Self {
-        let ceiling = sustained(ceiling);
+        let ceiling = sustained(ceiling, SPARE_PARTS);
         let lane = at_least(assured.lane_bps());
         let thin = at_least(assured.rate().bps() / THIN_PARTS);
         Self {
@@ -119,7 +119,7 @@ impl SliceTerms {
 
     /// The ceiling as configured.
     pub fn ceiling_bps(&self) -> Option<u64> {
-        configured_bps(self.ceiling)
+        configured_bps(self.ceiling, SPARE_PARTS)
     }
 }
 
@@ -191,14 +191,14 @@ impl ClassTerms {
     }
 }
 
-/// What a rate's clock runs at.
-fn sustained(rate: Rate) -> ByteCost {
-    at_least(rate.bps() - rate.bps() / SPARE_PARTS)
+/// What a rate's clock runs at when one of so many parts is kept spare.
+fn sustained(rate: Rate, parts: u64) -> ByteCost {
+    at_least(rate.bps() - rate.bps() / parts)
 }
 
 /// The rate that [`sustained`] was made of, as far as its roundings let it be known.
-fn configured_bps(sustained: ByteCost) -> Option<u64> {
-    Some(sustained.bps()? * SPARE_PARTS / (SPARE_PARTS - 1))
+fn configured_bps(sustained: ByteCost, parts: u64) -> Option<u64> {
+    Some(sustained.bps()? * parts / (parts - 1))
 }
 
 fn at_least(bps: u64) -> ByteCost {

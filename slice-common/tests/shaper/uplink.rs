@@ -1,8 +1,8 @@
 //! Slices that share an uplink: each has its guarantee of it, and none has its ceiling alone.
 
-use slice_common::shaper::{ByteCost, Rate, check_uplink};
+use slice_common::shaper::{ByteCost, Rate, WireBytes, Word, check_uplink};
 
-use super::plant::{FRAME, MS, Plant, Profile, bytes_in, rate};
+use super::plant::{FRAME, MS, Plant, Profile, START, bytes_in, flow_words, rate};
 use super::scenes::{measure, part_of};
 use super::senders::{Sender, Tcp, Ticks};
 use super::simulation::{Simulation, worst_excess_bytes};
@@ -111,4 +111,44 @@ fn the_contract_holds_against_floods() {
         let used = part_of(simulation.slice_bytes(slice), 30_000_000, 3);
         assert!((0.98..=1.02).contains(&used), "{used}");
     }
+}
+
+/// How far the contract's clock leads, at each tenth of a second: both slices send ever more than they are
+/// guaranteed, in packets so small that rounding up counts.
+fn contract_leads_ns(guarantees_are_slower: bool) -> Vec<u64> {
+    const CONTRACT_BPS: u64 = 10_000_000_000;
+    let mut profile = Profile::new(CONTRACT_BPS, 10, &[10, 10]);
+    profile.uplink_bps = Some((CONTRACT_BPS, CONTRACT_BPS / 2));
+    let mut plant = Plant::new(&[profile.clone(), profile]);
+    if !guarantees_are_slower {
+        let half = ByteCost::at(rate(CONTRACT_BPS / 2 / 200 * 199));
+        for slice in &mut plant.slices {
+            slice.uplink.guarantee = half;
+        }
+    }
+    let flows = [flow_words(), flow_words()];
+    let packet = WireBytes::new(152);
+    let mut leads = Vec::new();
+    let mut now = START;
+    for _ in 0..5 {
+        let end = now + 100 * MS;
+        while now < end {
+            for (slice, flow) in flows.iter().enumerate() {
+                plant.shape((slice, 0), flow, now, packet);
+            }
+            now += 200;
+        }
+        leads.push(plant.uplink.contract.read().saturating_sub(now));
+    }
+    leads
+}
+
+#[test]
+fn hours_of_rounding_up_do_not_carry_the_contract_away_from_what_it_guarantees() {
+    let equal = contract_leads_ns(false);
+    println!("the contract's clock leads by {equal:?} ns where guarantees sum up to its rate");
+    assert!(equal[4] > equal[1] + MS, "{equal:?}: the test is vacuous");
+    let ours = contract_leads_ns(true);
+    println!("by {ours:?} ns where they are kept below it");
+    assert!(ours[4] <= ours[1] + MS / 10, "{ours:?}");
 }
