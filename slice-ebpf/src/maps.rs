@@ -13,7 +13,7 @@ use slice_common::layout::{
     FLOW_WORDS, FirstFragment, Flow, FlowClocks, FlowKey, FragmentKey, LearntMtu, LocalEndpoint,
     LocalKey, NewExchangesKey, OutsideEntry, OutsideKey, Path, PathEnds, PathGroup, PathHealth,
     Peer, PolicyEntry, PolicyKey, Probes, ReplyKey, Route, RouteKey, Settings, ShaperCounts,
-    ShaperKey, ShaperTerms, Slice, SliceClocks, UplinkClocks,
+    ShaperKey, ShaperLoan, ShaperTerms, Slice, SliceClocks, UplinkClocks,
 };
 
 // Written by the agent.
@@ -39,6 +39,8 @@ static NODE_ADDRESSES: HashMap<Address, u32, { Capacity::NODE_ADDRESSES }> = Has
 static PROBES: HashMap<u32, Probes, { Capacity::PATHS }> = HashMap::new();
 #[btf_map]
 static PROGRAMS: ProgramArray<{ Capacity::PROGRAMS }> = ProgramArray::new();
+#[btf_map]
+static SHAPER_LOANS: Array<ShaperLoan, { Capacity::SLICE_CLOCKS }> = Array::new();
 
 // Written by the agent and swapped whole: a reader sees the old table or the new one.
 
@@ -268,6 +270,11 @@ pub(crate) fn uplink_clocks(place: u32) -> Option<*mut UplinkClocks> {
 #[inline(always)]
 pub(crate) fn slice_clocks(place: u32) -> Option<*mut SliceClocks> {
     SLICE_CLOCKS.get_ptr_mut(place)
+}
+
+#[inline(always)]
+pub(crate) fn shaper_loan(place: u32) -> Option<&'static ShaperLoan> {
+    SHAPER_LOANS.get(place)
 }
 
 #[inline(always)]

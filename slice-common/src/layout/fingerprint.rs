@@ -87,6 +87,7 @@ pub(super) const fn of_all_layouts() -> u64 {
         ShaperKey::SHAPE,
         ShaperClass::SHAPE,
         ShaperTerms::SHAPE,
+        ShaperLoan::SHAPE,
         UplinkClocks::SHAPE,
         SliceClocks::SHAPE,
         ClassClocks::SHAPE,

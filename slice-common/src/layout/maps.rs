@@ -224,6 +224,13 @@ pub const MAPS: &[MapSpec] = &[
         Writer::Agent,
         REFUSED,
     ),
+    map::<u32, ShaperLoan>(
+        "SHAPER_LOANS",
+        MapKind::Array,
+        Capacity::SLICE_CLOCKS,
+        Writer::Agent,
+        "has a place for each slice on an uplink",
+    ),
     map::<ReplyKey, u64>(
         "REPLIES",
         MapKind::LruHash,

@@ -30,15 +30,15 @@ pub use policy::{
 };
 pub use shaper::{
     ClassClocks, FlowClocks, QueueClass, ShaperBackend, ShaperClass, ShaperCounts, ShaperKey,
-    ShaperPlace, ShaperTerms, SliceClocks, UplinkClocks,
+    ShaperLoan, ShaperPlace, ShaperTerms, SliceClocks, UplinkClocks,
 };
 
 /// Names the pin directory. Raise it when [`FINGERPRINT`] changes: an agent of another layout then
 /// starts with its own maps instead of misreading these.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 9;
 
 /// What the layouts of [`LAYOUT_VERSION`] hash to.
-pub const FINGERPRINT: u64 = 12_521_877_305_313_754_674;
+pub const FINGERPRINT: u64 = 1_956_891_000_735_914_418;
 
 // A changed layout fails here, and the compiler's message has the new value: raise LAYOUT_VERSION and
 // put it into FINGERPRINT.

@@ -9,7 +9,7 @@ use super::{Capacity, Counter, layout};
 use crate::address::Address;
 use crate::id::{TrafficClass, Vni};
 use crate::shaper::{
-    ByteCost, ClassTerms, DELAY_BUCKETS, Habits, Room, SliceTerms, UplinkTerms, WireBytes,
+    ByteCost, ClassTerms, DELAY_BUCKETS, Habits, Loan, Room, SliceTerms, UplinkTerms, WireBytes,
 };
 
 layout! {
@@ -330,6 +330,33 @@ layout! {
         pub ceiling_ns: u64,
         pub lane_ns: u64,
         pub unused: [u64; 5],
+    }
+}
+
+layout! {
+    /// Value of `SHAPER_LOANS`, by the place of a slice's clocks: a [`Loan`]. Zeros: none.
+    pub struct ShaperLoan: 16 {
+        pub until_ns: u64,
+        pub byte_parts: u32,
+        pub reserved: u32,
+    }
+}
+
+impl ShaperLoan {
+    pub const fn new(loan: Loan) -> Self {
+        Self {
+            until_ns: loan.until_ns,
+            byte_parts: loan.byte_parts,
+            reserved: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn loan(&self) -> Loan {
+        Loan {
+            until_ns: self.until_ns,
+            byte_parts: self.byte_parts,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::terms::{ClassTerms, SliceTerms, UplinkTerms};
 pub struct Arrival {
     /// Of the monotonic clock, which `fq` compares departures with.
     pub now_ns: u64,
+    /// What the link carries for it; or what that counts while nodes lend ([`super::Loan`]).
     pub bytes: WireBytes,
 }
 

@@ -13,6 +13,7 @@ mod decide;
 mod delay;
 mod entitlement;
 mod leaf;
+mod loan;
 mod terms;
 mod wire;
 
@@ -28,6 +29,7 @@ pub use leaf::{
     Joining, Leaf, LeafReadings, LeafWords, Room, charged_bytes, counted_bytes, is_urgent, join,
     leaf, served_bytes_per_s,
 };
+pub use loan::Loan;
 pub use terms::{ClassTerms, Habits, Patience, SliceTerms, UplinkTerms};
 pub use wire::{LINK_BYTES, Outgoing, segments, wire_bytes};
 

@@ -8,6 +8,7 @@ mod ceiling;
 mod guarantee;
 mod latency;
 mod leaf;
+mod loans;
 mod plant;
 mod processors;
 mod scenes;

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use slice_common::shaper::{
-    Arrival, Assured, ClassShare, ClassTerms, ClassWords, Decision, FlowWords, Patience, Rate,
-    SliceTerms, SliceWords, Terms, UplinkTerms, UplinkWords, WireBytes, Word, Words, shape,
+    Arrival, Assured, ClassShare, ClassTerms, ClassWords, Decision, FlowWords, Loan, Patience,
+    Rate, SliceTerms, SliceWords, Terms, UplinkTerms, UplinkWords, WireBytes, Word, Words, shape,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -149,6 +149,8 @@ pub(crate) struct Slice {
 #[derive(Debug)]
 pub(crate) struct Plant {
     pub(crate) slices: Vec<Slice>,
+    /// What the node has of its slices' ceilings.
+    pub(crate) loan: Loan,
     pub(crate) uplink: UplinkWords<Plain>,
 }
 
@@ -156,6 +158,7 @@ impl Plant {
     pub(crate) fn new(profiles: &[Profile]) -> Self {
         Self {
             slices: profiles.iter().map(slice).collect(),
+            loan: Loan::NONE,
             uplink: uplink_words(),
         }
     }
@@ -181,7 +184,11 @@ impl Plant {
             class: &class.words,
             flow,
         };
-        shape(Arrival { now_ns, bytes }, terms, &words)
+        let arrival = Arrival {
+            now_ns,
+            bytes: self.loan.counted(now_ns, bytes),
+        };
+        shape(arrival, terms, &words)
     }
 }
 

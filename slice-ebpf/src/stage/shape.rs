@@ -112,6 +112,7 @@ pub(crate) fn turn(
 ) -> Option<Turn> {
     let place = FlowClocks::place(departing.destination, departing.vni, departing.source_port);
     let clocks = clocks::of(terms, class, place)?;
+    let loan = maps::shaper_loan(terms.clocks)?.loan();
     let words = Words {
         uplink: &clocks.uplink,
         slice: &clocks.slice,
@@ -125,16 +126,18 @@ pub(crate) fn turn(
         class: &of_class,
     };
     let (charged, counted) = as_charged(packet, terms, bytes);
+    let now_ns = now_ns();
+    // What the device counts stays as it is: its classes know of no loan.
     let arrival = Arrival {
-        now_ns: now_ns(),
-        bytes: charged,
+        now_ns,
+        bytes: loan.counted(now_ns, charged),
     };
     let decision = shape(arrival, whole, &words);
     let leaf = if waits_in_class(terms) && !matches!(decision.verdict, Verdict::Drop) {
         let joining = Joining {
-            now_ns: arrival.now_ns,
+            now_ns,
             cost_ns: whole.slice.ceiling.ns_of(counted),
-            is_urgent: is_urgent(&decision, arrival.now_ns, &of_class),
+            is_urgent: is_urgent(&decision, now_ns, &of_class),
             room: class.room(),
         };
         join(&joining, &clocks.leaf)
@@ -145,7 +148,7 @@ pub(crate) fn turn(
         bytes,
         verdict: decision.verdict,
         departure_ns: decision.departure_ns,
-        delay_ns: decision.departure_ns.saturating_sub(arrival.now_ns),
+        delay_ns: decision.departure_ns.saturating_sub(now_ns),
         is_marked: decision.is_marked,
         leaf,
     })

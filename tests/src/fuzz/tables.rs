@@ -8,6 +8,7 @@ use slice_common::layout::{
     PathGroup, Peer, PolicyEntry, PolicyKey, Probes, Route, RouteKey, RouteKind, Settings,
     ShaperKey, ShaperTerms, Slice,
 };
+use slice_common::shaper::Loan;
 
 use super::places::{self, HALF_ATTACHED, OTHER_TABLE, UPSTAIRS};
 use crate::testrun::actors::{
@@ -145,6 +146,8 @@ impl Tables {
         for ((device, slice), terms) in &self.shaper {
             let (ifindex, slice) = (world.ifindex(device)?, *slice);
             shaper.push((ShaperKey { ifindex, slice }, *terms));
+            // Clocks move four times as far for a byte, but what is counted is what the link carries.
+            world.set_loan(terms.clocks, Loan::having(Loan::LEAST, u64::MAX))?;
         }
         world.set_shaper_terms(&shaper)?;
         for node in &self.node_addresses {

@@ -8,10 +8,10 @@ use aya::{Ebpf, Pod as Plain};
 use slice_common::address::Address;
 use slice_common::id::Vni;
 use slice_common::layout::{
-    Capacity, ClassClocks, Counter, FlowClocks, Settings, ShaperCounts, ShaperKey, ShaperTerms,
-    SliceClocks, UplinkClocks,
+    Capacity, ClassClocks, Counter, FlowClocks, Settings, ShaperCounts, ShaperKey, ShaperLoan,
+    ShaperTerms, SliceClocks, UplinkClocks,
 };
-use slice_common::shaper::DELAY_BUCKETS;
+use slice_common::shaper::{DELAY_BUCKETS, Loan};
 
 use super::state::{map, map_mut};
 use super::world::{World, swap};
@@ -98,7 +98,8 @@ pub(super) fn clear(object: &mut Ebpf) -> Result<()> {
         joined_back_ns: 0,
         unused: [0; 4],
     };
-    fill(object, "CLASS_CLOCKS", CLASSES, class)
+    fill(object, "CLASS_CLOCKS", CLASSES, class)?;
+    fill(object, "SHAPER_LOANS", SLICES, ShaperLoan::new(Loan::NONE))
 }
 
 fn fill<V: Plain>(object: &mut Ebpf, name: &str, places: u32, value: V) -> Result<()> {
@@ -149,6 +150,16 @@ impl World {
         settings
             .set(0, Settings { flags, ..was }, 0)
             .context("SETTINGS")
+    }
+
+    /// What a slice has of its ceiling until a moment, by the place of its clocks.
+    /// # Errors  when the kernel refuses the entry.
+    pub fn set_loan(&mut self, place: u32, loan: Loan) -> Result<()> {
+        let mut loans: Array<_, ShaperLoan> =
+            map_mut(self.object_mut(), "SHAPER_LOANS")?.try_into()?;
+        loans
+            .set(place, ShaperLoan::new(loan), 0)
+            .context("SHAPER_LOANS")
     }
 
     /// Forgets what is known of the flow that a tunnel packet belongs to.

@@ -120,6 +120,7 @@ pub fn scenes() -> Vec<Scene> {
         shaper: drop_over_horizon what_fits_the_ceiling_passes a_class_keeps_its_guarantee
             probes_and_strangers_are_not_shaped
             what_stays_in_the_cluster_is_not_shaped packets_are_given_a_departure
+            a_loan_changes_what_bytes_count_until_it_is_over
             whoever_waits_long_is_told segments_are_counted_as_the_link_carries_them
             a_class_without_terms_is_the_default_one packets_are_sent_to_classes
             a_flow_stays_at_the_back_while_packets_of_it_may_wait;

@@ -14,7 +14,7 @@ use slice_common::layout::{
     Counter, Peer, QueueClass, ShaperBackend, ShaperCounts, ShaperKey, ShaperPlace, ShaperTerms,
 };
 use slice_common::shaper::{
-    Assured, ClassTerms, Habits, Patience, Rate, SliceTerms, UplinkTerms, WireBytes,
+    Assured, ClassTerms, Habits, Loan, Patience, Rate, SliceTerms, UplinkTerms, WireBytes,
 };
 
 use super::{from_node, on_wire, tunnel_between, tunnel_out};
@@ -375,6 +375,39 @@ pub(super) fn packets_are_given_a_departure(world: &mut World) -> Result<()> {
     let apart_ns = last_ns - second_ns;
     let four_ns = 4 * SECOND_NS;
     ensure!((four_ns..four_ns + 50).contains(&apart_ns), "{apart_ns}");
+    Ok(())
+}
+
+/// Half a second after the one before for who has two parts, two for who has half a part, and one when it is
+/// over, though no agent ended it.
+pub(super) fn a_loan_changes_what_bytes_count_until_it_is_over(world: &mut World) -> Result<()> {
+    let ever_ns = u64::MAX;
+    let whole = Loan::WHOLE;
+    let loans = [
+        (Loan::having(2 * whole, ever_ns), SECOND_NS / 2),
+        (Loan::having(whole / 2, ever_ns), 2 * SECOND_NS),
+        (Loan::having(2 * whole, kernel_time_ns()?), SECOND_NS),
+    ];
+    for (number, (loan, wanted_ns)) in (0u16..).zip(loans) {
+        share(world, patient())?;
+        world.set_loan(PLACE.slice, loan)?;
+        let frame = leaving(world, (0, 0), 50_020 + number)?;
+        let departure = |world: &mut World| {
+            world
+                .send("lent", Program::UnderlayGuard, NIC, frame.clone())
+                .marked_as_tunnelled()
+                .to_leave_at(0)
+                .departure()
+        };
+        let (first_ns, _) = departure(world)?;
+        let (second_ns, _) = departure(world)?;
+        let apart_ns = second_ns - first_ns;
+        ensure!(
+            (wanted_ns..wanted_ns + 10).contains(&apart_ns),
+            "{loan:?}: {apart_ns}"
+        );
+        world.reset()?;
+    }
     Ok(())
 }
 
