@@ -338,11 +338,12 @@ pub struct HostFacts {
     pub clocks: BTreeMap<ShaperKey, ShaperPlace>,
     /// Interfaces with our `underlay_filter`, by number: their XDP program is no stranger's.
     pub filtered: BTreeSet<u32>,
-    /// Interfaces that `underlay_filter` was refused on, with the reason: not tried again.
+    /// Interfaces that `underlay_filter` was refused on, with the reason: not tried again until somebody
+    /// changes the configuration.
     pub filter_refused: BTreeMap<u32, String>,
-    /// Interfaces that `fq` was refused on, with the reason: not tried again.
+    /// Interfaces that `fq` was refused on, with the reason: tried again as `observe::refusals` says.
     pub fair_refused: BTreeMap<u32, String>,
-    /// Interfaces that `htb` was refused on, with the reason: not tried again.
+    /// Interfaces that `htb` was refused on, with the reason: tried again likewise.
     pub tree_refused: BTreeMap<u32, String>,
 }
 
@@ -391,10 +392,17 @@ pub enum RootQueue {
     OurFair,
     /// `htb`, put there by an agent.
     OurTree,
-    /// `fq`, on all queues, by somebody else or as the kernel's own choice.
-    Fair,
+    /// `fq`, on all queues, by somebody else.
+    Fair { handle: u16 },
     /// Something else that somebody put there.
     Configured { kind: String, handle: u16 },
+}
+
+impl RootQueue {
+    /// Whether neither the kernel nor an agent put it there.
+    pub const fn is_somebodys(&self) -> bool {
+        matches!(self, Self::Fair { .. } | Self::Configured { .. })
+    }
 }
 
 impl Default for RootQueue {

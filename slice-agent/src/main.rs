@@ -15,7 +15,7 @@ use slice_agent::cli::{
 };
 use slice_agent::metrics::names;
 use slice_agent::model::{self, ConfigError};
-use slice_agent::observe::{self, host};
+use slice_agent::observe::{self, host, refusals};
 use slice_agent::{capability, compile, http, logging, plan, reference};
 
 fn main() -> ExitCode {
@@ -115,7 +115,7 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
     let known = host::known_in(&observed, &facts.interfaces);
     host::remember(&mut facts, &known);
     facts.filtered = observe::filtered(&pins)?;
-    observe::ask_for_queues(&netlink, &configuration.node().uplinks, &mut facts).await;
+    refusals::ask_for_queues(&netlink, &configuration.node().uplinks, &mut facts).await;
     let wanted = refuse(path, config::wanted(&configuration, &facts, &observed))?;
     let missing = model::unserved(&configuration, &facts);
     let changes = plan::plan(&observed, &wanted.image, &wanted.names);
@@ -130,7 +130,8 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
         let interface = &configuration.node().underlay.interface;
         text.push_str(&format!("NO EARLY DROP: on {interface}: {obstacle}\n"));
     }
-    for note in compile::queue_notes(&configuration, &facts) {
+    let queues = compile::uplink_queues(&configuration, &facts);
+    for note in queues.iter().filter_map(compile::UplinkQueue::note) {
         text.push_str(&format!("{note}\n"));
     }
     // Last, where it is read: the rest may be long.

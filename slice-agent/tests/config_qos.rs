@@ -86,7 +86,7 @@ fn terms_are_those_of_the_shares() {
     let configuration = check_text(shaped_but(&[(open, &with)])).expect("right");
     let mut facts = east_1();
     let nic = facts.interfaces.get_mut("nic0").expect("nic0");
-    nic.root_queue = RootQueue::Fair;
+    nic.root_queue = RootQueue::Fair { handle: 1 };
     let terms = shaping(&configuration, &facts).expect("terms");
     let keys: Vec<_> = terms.keys().cloned().collect();
     let key = |slice| ShaperKey { ifindex: 2, slice };

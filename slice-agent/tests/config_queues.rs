@@ -5,7 +5,7 @@ mod config_support;
 
 use config_support::qos::{carried_out, image, shaped, shaped_but};
 use config_support::{check_text, east_1};
-use slice_agent::compile::queue_notes;
+use slice_agent::compile::{UplinkQueue, uplink_queues};
 use slice_agent::image::{HostFacts, Names, NodeImage, RootQueue};
 use slice_agent::plan::{self, Change, plan};
 use slice_common::layout::ShaperBackend;
@@ -24,9 +24,16 @@ fn backend_of(image: &NodeImage) -> u32 {
 }
 
 fn notes(text: &str, facts: &HostFacts) -> Vec<String> {
-    let configuration = check_text(text).expect("right");
-    let notes = queue_notes(&configuration, facts);
-    notes.iter().map(ToString::to_string).collect()
+    let queues = queues(text, facts);
+    queues.iter().filter_map(UplinkQueue::note).collect()
+}
+
+fn queues(text: &str, facts: &HostFacts) -> Vec<UplinkQueue> {
+    uplink_queues(&check_text(text).expect("right"), facts)
+}
+
+fn asking(shaper: &str) -> String {
+    shaped_but(&[("rate: 300M", &format!("rate: 300M, shaper: {shaper}"))])
 }
 
 /// When nothing is shaped any more, packets leave as they come first, and what they waited in goes then.
@@ -42,7 +49,7 @@ const LEAVES_AT_ONCE: &str =
 
 #[test]
 fn a_fair_queue_that_is_there_is_used_and_stays() {
-    let (facts, image, names) = behind(RootQueue::Fair);
+    let (facts, image, names) = behind(RootQueue::Fair { handle: 1 });
     assert_eq!(backend_of(&image), ShaperBackend::Edt.number());
     let text = plan::render(&plan(&NodeImage::default(), &image, &names));
     assert!(
@@ -151,7 +158,6 @@ fn a_host_with_neither_fair_queue_nor_classes_is_told_so() {
 
 #[test]
 fn a_node_may_name_what_keeps_packets_to_their_time() {
-    let asking = |shaper| shaped_but(&[("rate: 300M", &format!("rate: 300M, shaper: {shaper}"))]);
     let (facts, ..) = behind(RootQueue::Default { queues: 1 });
     // Without a wish it is a fair queue.
     let (best, _) = image(&asking("Auto"), &facts);
@@ -186,4 +192,107 @@ fn what_somebody_configured_stays_and_is_named() {
          (`tc qdisc del dev nic0 root`)"
     );
     assert_eq!(notes(&shaped(), &facts), [told]);
+}
+
+/// What `slice-agent status` says of the uplink, and what a metric has: the root, whose it is, and what was refused.
+fn told(text: &str, facts: &HostFacts) -> (String, [String; 3]) {
+    let queues = queues(text, facts);
+    let [queue] = &queues[..] else {
+        panic!("one uplink: {queues:?}");
+    };
+    let metric = [&queue.root, queue.owner, queue.refused].map(str::to_owned);
+    (queue.to_string(), metric)
+}
+
+#[test]
+fn people_read_what_was_chosen_and_why() {
+    let tbf = || RootQueue::Configured {
+        kind: "tbf".to_owned(),
+        handle: 7,
+    };
+    let fq = || RootQueue::Fair { handle: 1 };
+    let scenes = [
+        (
+            "Auto",
+            RootQueue::OurFair,
+            "edt: packets wait in fq 51ce:, until their departure".to_owned(),
+            ["fq 51ce:", "agent", ""],
+        ),
+        (
+            "Edt",
+            fq(),
+            "edt: packets wait in fq 1:, which somebody configured, until their departure, as asked for".to_owned(),
+            ["fq 1:", "somebody", ""],
+        ),
+        (
+            "Htb",
+            RootQueue::OurTree,
+            "htb: packets wait in classes of htb 51ce:, as asked for".to_owned(),
+            ["htb 51ce:", "agent", ""],
+        ),
+        (
+            "Vq",
+            tbf(),
+            format!("vq: no queue, as asked for; {LEAVES_AT_ONCE}"),
+            ["tbf 7:", "somebody", ""],
+        ),
+        (
+            "Auto",
+            RootQueue::default(),
+            "vq: fq is put there next".to_owned(),
+            ["", "kernel", ""],
+        ),
+        (
+            "Auto",
+            RootQueue::OurTree,
+            "vq: htb 51ce: makes room for another queue next".to_owned(),
+            ["htb 51ce:", "agent", ""],
+        ),
+        (
+            "Auto",
+            tbf(),
+            format!(
+                "vq (fq refused): somebody configured tbf 7:, which stays; {LEAVES_AT_ONCE}; put fq there, or remove it \
+                 (`tc qdisc del dev nic0 root`)"
+            ),
+            ["tbf 7:", "somebody", "fq"],
+        ),
+        (
+            "Htb",
+            fq(),
+            format!(
+                "vq (htb refused): somebody configured fq 1:, which stays; {LEAVES_AT_ONCE}; ask for `shaper: Edt`, or \
+                 remove it (`tc qdisc del dev nic0 root`)"
+            ),
+            ["fq 1:", "somebody", "htb"],
+        ),
+    ];
+    for (shaper, root_queue, line, metric) in scenes {
+        let (facts, ..) = behind(root_queue);
+        let line = format!("uplink wan on nic0, {line}");
+        assert_eq!(
+            told(&asking(shaper), &facts),
+            (line, metric.map(str::to_owned))
+        );
+    }
+}
+
+#[test]
+fn people_read_what_the_kernel_refused() {
+    let refusing = |root_queue| {
+        let (mut facts, ..) = behind(root_queue);
+        facts.fair_refused.insert(2, "no fq".to_owned());
+        facts
+    };
+    let mut facts = refusing(RootQueue::OurTree);
+    let line = "uplink wan on nic0, htb (fq refused): no fq; packets wait in classes of htb";
+    assert_eq!(told(&shaped(), &facts).0, line);
+    facts = refusing(RootQueue::default());
+    facts.tree_refused.insert(2, "no htb".to_owned());
+    let line = format!("uplink wan on nic0, vq (fq, htb refused): no fq, no htb; {LEAVES_AT_ONCE}");
+    let metric = ["", "kernel", "fq, htb"].map(str::to_owned);
+    assert_eq!(told(&shaped(), &facts), (line, metric));
+    let against_wish = |text: &str| queues(text, &facts)[0].is_against_wish;
+    assert!(against_wish(&asking("Edt")) && against_wish(&asking("Htb")));
+    assert!(!against_wish(&shaped()) && !against_wish(&asking("Vq")));
 }

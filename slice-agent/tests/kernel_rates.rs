@@ -150,7 +150,7 @@ fn leaves(node: &Node) -> Vec<String> {
 }
 
 #[test]
-fn classes_are_put_there_mended_and_taken_off_and_what_somebody_configured_stays() {
+fn classes_are_put_there_mended_and_taken_off() {
     let Some(mut node) = Node::build() else {
         return;
     };
@@ -187,14 +187,59 @@ fn classes_are_put_there_mended_and_taken_off_and_what_somebody_configured_stays
     node.configure_with(&plain);
     node.until("nothing is shaped any more", |node| node.plan() == NOTHING);
     assert!(!node.tc("qdisc show dev nic0").contains("51ce:"));
+}
 
-    // What somebody configured is never replaced, and that is told.
-    node.tc("qdisc add dev nic0 root handle 7: pfifo");
-    node.configure_with(&slow);
-    let stays = "NO QUEUE: on nic0: somebody configured pfifo 7:, which stays";
-    node.until("it is told", |node| {
-        value(&node.get("/metrics"), CEILING).is_some() && node.plan().contains(stays)
-    });
-    let shown = node.tc("qdisc show dev nic0");
-    assert!(shown.contains("qdisc pfifo 7: root"), "{shown}");
+const QUEUE: &str = "sliceplane_queue_info{uplink=\"wan\",";
+
+fn queue_of(node: &Node) -> String {
+    let page = node.get("/metrics");
+    let mut lines = page.lines().filter_map(|line| line.strip_prefix(QUEUE));
+    lines.next().unwrap_or_default().to_owned()
+}
+
+/// What somebody configured is never replaced, and everybody is told, until it is gone.
+#[test]
+fn what_somebody_configured_stays_and_is_told_until_it_is_gone() {
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    node.configure_with(&with_classes(&node, "40M"));
+    node.tc("qdisc add dev nic0 root handle 7: tbf rate 50mbit burst 20k latency 50ms");
+    let root = |node: &Node| node.tc("qdisc show dev nic0 root");
+    let configured = root(&node);
+    assert!(configured.contains("qdisc tbf 7: root"), "{configured}");
+    node.start();
+    let refused = "backend=\"vq\",root=\"tbf 7:\",owner=\"somebody\",refused=\"htb\"} 1";
+    node.until("metrics have it", |node| queue_of(node) == refused);
+    let why = "somebody configured tbf 7:, which stays";
+    let status = node.get("/status");
+    let line = format!("uplink wan on nic0, vq (htb refused): {why}");
+    assert!(status.contains(&line), "{status}");
+    assert!(status.contains("by uplink wan, vq: "), "{status}");
+    let note = format!("NO QUEUE: on nic0: {why}");
+    for told in [node.plan(), node.get("/readyz"), node.log()] {
+        assert!(told.contains(&note), "{told}");
+    }
+    assert_eq!(root(&node), configured);
+
+    node.tc("qdisc del dev nic0 root");
+    let taken = "backend=\"htb\",root=\"htb 51ce:\",owner=\"agent\",refused=\"\"} 1";
+    node.until("the agent takes over", |node| queue_of(node) == taken);
+    let status = node.get("/status");
+    let line = "uplink wan on nic0, htb: packets wait in classes of htb 51ce:, as asked for\n";
+    assert!(status.contains(line), "{status}");
+    assert!(status.contains("by uplink wan, htb: "), "{status}");
+    assert_eq!(node.get("/readyz"), "ready\n");
+    assert!(node.log().contains(line.trim_end()), "{}", node.log());
+    assert_eq!(leaves(&node).len(), 5);
+
+    // And when somebody configures something else again.
+    node.tc("qdisc replace dev nic0 root handle 8: pfifo");
+    let refused = "backend=\"vq\",root=\"pfifo 8:\",owner=\"somebody\",refused=\"htb\"} 1";
+    node.until("it is told again", |node| queue_of(node) == refused);
+    assert!(
+        root(&node).contains("qdisc pfifo 8: root"),
+        "{}",
+        root(&node)
+    );
 }

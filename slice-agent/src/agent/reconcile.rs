@@ -11,10 +11,10 @@ use super::prober::Prober;
 use super::schedule::{Look, Schedule};
 use super::status::Status;
 use crate::apply::Dataplane;
-use crate::compile;
+use crate::compile::{self, UplinkQueue};
 use crate::image::{Attachment, HostFacts, Names, NodeImage, Program};
 use crate::model::{self, ConfigError, EarlyDrop, Validated};
-use crate::observe::{self, host};
+use crate::observe::{self, host, refusals};
 use crate::plan::{Change, plan};
 
 /// A plan that is not empty after two rounds is being undone by somebody else.
@@ -45,8 +45,8 @@ pub(super) struct Reconciler {
     missing: BTreeMap<String, String>,
     /// The hooks where programs of others run before ours.
     preceded: Vec<String>,
-    /// What is to be said of the queues of uplinks.
-    queue_notes: Vec<compile::QueueNote>,
+    /// What packets of slices wait in on uplinks.
+    queues: Vec<UplinkQueue>,
     /// Why strangers' packets are not dropped early, where they would be.
     no_early_drop: Option<compile::Obstacle>,
 }
@@ -68,7 +68,7 @@ impl Reconciler {
             mismatches: Vec::new(),
             missing: BTreeMap::new(),
             preceded: Vec::new(),
-            queue_notes: Vec::new(),
+            queues: Vec::new(),
             no_early_drop: None,
         }
     }
@@ -115,6 +115,9 @@ impl Reconciler {
     async fn look(&mut self, look: Look) -> Result<()> {
         let mut facts = host::facts(self.dataplane.netlink()).await?;
         host::remember(&mut facts, &self.facts);
+        if look == Look::Periodic {
+            refusals::forget(&mut facts);
+        }
         if look == Look::Host && facts == self.facts {
             self.ask_neighbours().await;
             self.settle();
@@ -132,7 +135,7 @@ impl Reconciler {
         facts.filtered = observe::filtered(self.dataplane.pins())?;
         if let Some(configuration) = self.candidate.as_ref().or(self.accepted.as_ref()) {
             let uplinks = &configuration.node().uplinks;
-            observe::ask_for_queues(self.dataplane.netlink(), uplinks, &mut facts).await;
+            refusals::ask_for_queues(self.dataplane.netlink(), uplinks, &mut facts).await;
         }
         self.facts = facts;
         self.note_new_mark(&observed);
@@ -287,16 +290,20 @@ impl Reconciler {
         self.no_early_drop = now;
     }
 
-    /// Says what packets of slices wait in, where it is not the best, or not what was asked for.
+    /// Says what packets of slices wait in, when that changes.
     fn note_queues(&mut self) {
         let Some(configuration) = &self.accepted else {
             return;
         };
-        let now = compile::queue_notes(configuration, &self.facts);
-        for note in now.iter().filter(|it| !self.queue_notes.contains(it)) {
-            tracing::info!("{note}");
+        let now = compile::uplink_queues(configuration, &self.facts);
+        for queue in now.iter().filter(|it| !self.queues.contains(it)) {
+            match queue.note() {
+                Some(note) => tracing::info!("{note}"),
+                None => tracing::info!("{queue}"),
+            }
         }
-        self.queue_notes = now;
+        self.status.update(|state| state.queues.clone_from(&now));
+        self.queues = now;
     }
 
     async fn converge(
@@ -418,8 +425,8 @@ impl Reconciler {
                 model::listed(self.preceded.iter().cloned())
             ));
         }
-        let refused = self.queue_notes.iter().filter(|note| note.is_against_wish);
-        found.extend(refused.map(ToString::to_string));
+        let refused = self.queues.iter().filter(|queue| queue.is_against_wish);
+        found.extend(refused.filter_map(UplinkQueue::note));
         let underlay = self.accepted.as_ref().map(|good| &good.node().underlay);
         if let Some(underlay) = underlay.filter(|asked| asked.early_drop == EarlyDrop::On)
             && let Some(obstacle) = &self.no_early_drop

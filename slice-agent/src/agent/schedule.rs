@@ -19,6 +19,8 @@ pub enum Look {
     /// Only at the facts of the host; at the kernel if they changed.
     Host,
     Everything,
+    /// Also at what was refused before: it is tried again.
+    Periodic,
 }
 
 /// Times of the next looks.
@@ -53,23 +55,23 @@ impl Schedule {
 
     /// What is due now, if anything; it is then taken as done.
     pub fn due(&mut self, now: Instant) -> Option<Look> {
-        let timer = now >= self.resync_at || self.retry_at.is_some_and(|at| now >= at);
+        let is_past = |at: Instant| now >= at;
         let settled = self.pending.filter(|(_, first, last)| {
             now.duration_since(*last) >= DEBOUNCE || now.duration_since(*first) >= DEBOUNCE_MAX
         });
-        let asking = self
-            .ask_at
-            .is_some_and(|at| now >= at)
-            .then_some(Look::Host);
-        let look = if timer {
-            Some(Look::Everything)
-        } else {
-            settled.map(|(look, _, _)| look).max(asking)
-        };
+        let timers = [
+            is_past(self.resync_at).then_some(Look::Periodic),
+            self.retry_at
+                .filter(|at| is_past(*at))
+                .map(|_| Look::Everything),
+            self.ask_at.filter(|at| is_past(*at)).map(|_| Look::Host),
+            settled.map(|(look, _, _)| look),
+        ];
+        let look = timers.into_iter().max().flatten();
         if look.is_some() {
             self.pending = None;
         }
-        if look == Some(Look::Everything) {
+        if look == Some(Look::Periodic) {
             self.resync_at = now + RESYNC;
         }
         look
@@ -133,7 +135,7 @@ mod tests {
         assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(schedule.due(ms(start, 30_000)), Some(Look::Everything));
         schedule.succeeded();
-        assert_eq!(schedule.due(ms(start, 60_000)), None);
+        assert_eq!(schedule.due(ms(start, 59_999)), None);
         assert_eq!(schedule.failed(start).as_secs(), 1);
     }
 
@@ -161,7 +163,7 @@ mod tests {
                 schedule.asked(true, now);
             }
         }
-        assert_eq!(looks.pop(), Some(Look::Everything));
+        assert_eq!(looks.pop(), Some(Look::Periodic));
         assert_eq!(looks, [Look::Host; 14]);
     }
 
@@ -170,6 +172,21 @@ mod tests {
         let start = Instant::now();
         let mut schedule = Schedule::new(start);
         assert_eq!(schedule.due(ms(start, 59_999)), None);
-        assert_eq!(schedule.due(ms(start, 60_000)), Some(Look::Everything));
+        assert_eq!(schedule.due(ms(start, 60_000)), Some(Look::Periodic));
+    }
+
+    #[test]
+    fn whatever_else_is_looked_at_what_was_refused_is_tried_again_once_a_minute() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        let mut periodic = Vec::new();
+        for second in 0..=180 {
+            let now = ms(start, second * 1000);
+            schedule.event(Look::Everything, now);
+            let looks = [schedule.due(now), schedule.due(ms(now, 500))];
+            periodic.extend(looks.contains(&Some(Look::Periodic)).then_some(second));
+            assert!(looks.iter().any(Option::is_some), "vacuous");
+        }
+        assert_eq!(periodic, [60, 120, 180]);
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use slice_common::layout::{ShaperKey, ShaperTerms};
 
+use crate::compile::UplinkQueue;
 use crate::image::{Names, NodeImage, Program};
 use crate::metrics::usage::Usage;
 
@@ -32,6 +33,8 @@ pub struct State {
     /// Whether the underlay interface's driver drops strangers' packets.
     pub early_drop: bool,
     pub names: Names,
+    /// What packets wait in on uplinks, and why not in something better.
+    pub queues: Vec<UplinkQueue>,
     /// What slices may send by uplinks, as it is in force.
     pub rates: BTreeMap<ShaperKey, ShaperTerms>,
     /// How much of it was used lately.
@@ -91,6 +94,7 @@ impl Status {
             hooks_preceded: 0,
             early_drop: false,
             names: Names::default(),
+            queues: Vec::new(),
             rates: BTreeMap::new(),
             usage: Usage::default(),
             path_mtus: BTreeMap::new(),

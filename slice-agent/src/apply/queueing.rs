@@ -112,7 +112,7 @@ fn root_queue(root: &TcMessage, all: &[TcMessage]) -> RootQueue {
     match (is_fair, is_ours, root.header.handle.major) {
         (true, true, _) => RootQueue::OurFair,
         // `fq` as the kernel's own choice has room for a hundred packets of a flow: ours takes its place.
-        (true, false, 1..) => RootQueue::Fair,
+        (true, false, handle @ 1..) => RootQueue::Fair { handle },
         (true, false, 0) => RootQueue::Default {
             queues: leaves(root, all).count().max(1) as u16,
         },

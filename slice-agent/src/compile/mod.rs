@@ -14,11 +14,12 @@ mod queues;
 mod shaping;
 mod tables;
 mod trees;
+mod uplink_queues;
 mod ways;
 
 pub use early_drop::{Obstacle, early_drop};
 pub use node_addresses::left_out;
-pub use queues::{QueueNote, queue_notes};
 pub use shaping::{SliceShaping, in_words, shaping, shares};
 pub use tables::{asked_by, compile, pods_without_mac};
 pub use trees::tree as class_tree;
+pub use uplink_queues::{UplinkQueue, uplink_queues};

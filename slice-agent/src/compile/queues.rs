@@ -1,7 +1,6 @@
 //! What keeps packets to their time on an uplink: what stands at the root of its interface, and what is to.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use slice_common::layout::{ShaperBackend, ShaperKey, ShaperTerms};
 
@@ -13,22 +12,19 @@ use crate::model::{Shaper, Validated, ValidatedUplink};
 pub(super) struct Choice {
     /// What the device does already, and goes on with: nobody waits for what may be refused.
     pub(super) backend: ShaperBackend,
-    ours: Option<Ours>,
+    pub(super) ours: Option<Ours>,
     /// Why it is not more.
-    reason: Option<Reason>,
+    pub(super) reason: Option<Reason>,
 }
 
 /// What of ours is to stand at the root.
-enum Ours {
+pub(super) enum Ours {
     Fair { queues: u16 },
     Tree,
 }
 
-enum Reason {
-    Configured {
-        kind: String,
-        handle: u16,
-    },
+pub(super) enum Reason {
+    Configured,
     /// Somebody's `fq`, where `htb` was asked for.
     Fair,
     NoFair(String),
@@ -49,7 +45,7 @@ pub(super) fn choose(uplink: &ValidatedUplink, interface: &Interface, facts: &Ho
     let (vq, edt, htb) = (ShaperBackend::Vq, ShaperBackend::Edt, ShaperBackend::Htb);
     match (&interface.root_queue, asked) {
         (RootQueue::OurFair, _) if takes_fair => choice(edt, Some(Ours::Fair { queues: 1 }), None),
-        (RootQueue::Fair, _) if takes_fair => choice(edt, None, None),
+        (RootQueue::Fair { .. }, _) if takes_fair => choice(edt, None, None),
         // What is ours goes first; then the kernel's own choice is there again.
         (RootQueue::OurFair, _) | (_, Shaper::Vq) => choice(vq, None, None),
         (RootQueue::OurTree, _) if is_fair_next => choice(vq, None, None),
@@ -58,11 +54,8 @@ pub(super) fn choose(uplink: &ValidatedUplink, interface: &Interface, facts: &Ho
             choice(htb, Some(Ours::Tree), reason.cloned().map(Reason::NoFair))
         }
         (RootQueue::OurTree, _) => choice(vq, None, no_fair.cloned().map(Reason::NoFair)),
-        (RootQueue::Fair, _) => choice(vq, None, Some(Reason::Fair)),
-        (RootQueue::Configured { kind, handle }, _) => {
-            let (kind, handle) = (kind.clone(), *handle);
-            choice(vq, None, Some(Reason::Configured { kind, handle }))
-        }
+        (RootQueue::Fair { .. }, _) => choice(vq, None, Some(Reason::Fair)),
+        (RootQueue::Configured { .. }, _) => choice(vq, None, Some(Reason::Configured)),
         (RootQueue::Default { queues }, _) if is_fair_next => {
             let queues = *queues;
             choice(vq, Some(Ours::Fair { queues }), None)
@@ -114,7 +107,7 @@ pub(super) fn wanted(
     wanted
 }
 
-fn shaped_uplinks<'a>(
+pub(super) fn shaped_uplinks<'a>(
     configuration: &'a Validated,
     facts: &'a HostFacts,
 ) -> impl Iterator<Item = (&'a ValidatedUplink, &'a Interface)> {
@@ -126,55 +119,4 @@ fn shaped_uplinks<'a>(
     uplinks
         .filter(move |_| is_shaped)
         .filter_map(|uplink| Some((uplink, facts.interfaces.get(&uplink.interface)?)))
-}
-
-/// Why packets on an uplink do not wait as well as they might, or as was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QueueNote {
-    /// Nothing waits at all.
-    pub is_without: bool,
-    /// Somebody asked for what cannot be had.
-    pub is_against_wish: bool,
-    text: String,
-}
-
-impl fmt::Display for QueueNote {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.is_without { "NO QUEUE" } else { "QUEUE" };
-        write!(f, "{what}: {}", self.text)
-    }
-}
-
-pub fn queue_notes(configuration: &Validated, facts: &HostFacts) -> Vec<QueueNote> {
-    let note = |(uplink, interface): (&ValidatedUplink, &Interface)| {
-        let choice = choose(uplink, interface, facts);
-        let is_without = choice.ours.is_none();
-        Some(QueueNote {
-            is_without,
-            is_against_wish: uplink.shaper != Shaper::Auto,
-            text: sentence(&uplink.interface, &choice.reason?, is_without),
-        })
-    };
-    shaped_uplinks(configuration, facts)
-        .filter_map(note)
-        .collect()
-}
-
-fn sentence(name: &str, reason: &Reason, is_without: bool) -> String {
-    let so = match is_without {
-        true => "what is early leaves at once, and what would wait too long is dropped",
-        false => "packets wait in classes of htb",
-    };
-    match reason {
-        Reason::Configured { kind, handle } => format!(
-            "on {name}: somebody configured {kind} {handle:x}:, which stays; {so}; put fq there, or remove it \
-             (`tc qdisc del dev {name} root`)"
-        ),
-        Reason::Fair => format!(
-            "on {name}: somebody configured fq, which stays; {so}; ask for `shaper: Edt`, or remove it \
-             (`tc qdisc del dev {name} root`)"
-        ),
-        Reason::NoFair(why) | Reason::NoTree(why) => format!("on {name}: {why}; {so}"),
-        Reason::Neither(fair, tree) => format!("on {name}: {fair}, {tree}; {so}"),
-    }
 }

@@ -173,6 +173,14 @@ const OF_SLICE: &[&str] = &["uplink", "slice"];
 const OF_CLASS: &[&str] = &["uplink", "slice", "class"];
 const OF_MODE: &[&str] = &["uplink", "slice", "class", "mode"];
 
+pub const QUEUE_INFO: Metric = gauge(
+    "sliceplane_queue_info",
+    &["uplink", "backend", "root", "owner", "refused"],
+    "Always 1; what keeps packets to their time on an uplink that slices with a ceiling send by. root: the \
+     queueing discipline there, empty where the kernel chose; owner: kernel, agent, or somebody, who is \
+     never overruled; refused: what would be better or was asked for and cannot be had (fq, htb), else empty; \
+     slice-agent status says why",
+);
 pub const SHAPER_INFO: Metric = gauge(
     "sliceplane_shaper_info",
     &["uplink", "slice", "backend"],
@@ -268,6 +276,7 @@ pub const METRICS: &[Metric] = &[
     PATH_RTT,
     PATH_PROBED,
     PATH_UNPROVEN,
+    QUEUE_INFO,
     SHAPER_INFO,
     CEILING,
     SLICE_GUARANTEE,

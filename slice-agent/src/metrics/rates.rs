@@ -12,6 +12,7 @@ use slice_common::shaper::{ByteCost, DELAY_BUCKETS, delay_bucket_end_ns};
 use super::names::{self, Metric};
 use super::snapshot::{Labels, class_number, named, slice_label};
 use crate::agent::status::State;
+use crate::compile::UplinkQueue;
 use crate::image::Names;
 
 /// The part of a scrape that is about rates.
@@ -23,6 +24,7 @@ pub(super) struct Rates {
 
 /// All but the histogram, in the order of a scrape.
 const SERIES: &[Metric] = &[
+    names::QUEUE_INFO,
     names::SHAPER_INFO,
     names::CEILING,
     names::SLICE_GUARANTEE,
@@ -58,6 +60,9 @@ impl Rates {
             series: metrics.collect(),
             delays: BTreeMap::new(),
         };
+        for queue in &state.queues {
+            rates.put(names::QUEUE_INFO, &queue_labels(queue), 1);
+        }
         for (key, terms) in &state.rates {
             let slice = vec![
                 named(&state.names.uplinks, key.ifindex),
@@ -146,6 +151,16 @@ impl Rates {
     }
 }
 
+fn queue_labels(queue: &UplinkQueue) -> Labels {
+    vec![
+        queue.uplink.clone(),
+        queue.backend.label().to_owned(),
+        queue.root.clone(),
+        queue.owner.to_owned(),
+        queue.refused.to_owned(),
+    ]
+}
+
 fn modes(counts: &ShaperCounts) -> [(&'static str, Counter); 4] {
     [
         ("guaranteed", counts.guaranteed),
@@ -166,12 +181,8 @@ pub(super) fn bytes_per_second(cost: ByteCost) -> u64 {
 }
 
 pub(super) fn backend(number: u32) -> String {
-    match ShaperBackend::from_number(number) {
-        Some(ShaperBackend::Vq) => "vq".to_owned(),
-        Some(ShaperBackend::Htb) => "htb".to_owned(),
-        Some(ShaperBackend::Edt) => "edt".to_owned(),
-        None => number.to_string(),
-    }
+    let known = ShaperBackend::from_number(number);
+    known.map_or_else(|| number.to_string(), |it| it.label().to_owned())
 }
 
 pub(super) fn class_label(names: &Names, slice: u32, class: TrafficClass) -> String {
@@ -224,6 +235,21 @@ pub(super) mod tests {
         .with_class(TrafficClass::from_low_bits(2), &class(56_000_000))
     }
 
+    /// Of uplink wan, where somebody configured another queue.
+    pub(in crate::metrics) fn queue() -> UplinkQueue {
+        UplinkQueue {
+            uplink: "wan".into(),
+            interface: "nic0".into(),
+            backend: ShaperBackend::Vq,
+            root: "tbf 7:".into(),
+            owner: "somebody",
+            refused: "fq",
+            is_against_wish: false,
+            is_without: true,
+            why: "somebody configured it".into(),
+        }
+    }
+
     fn counter(packets: u64) -> Counter {
         Counter {
             packets,
@@ -239,6 +265,7 @@ pub(super) mod tests {
         };
         let status = Status::new(Instant::now());
         status.update(|state| {
+            state.queues = vec![queue()];
             state.rates = BTreeMap::from([(key, terms())]);
             state.usage = borrowing();
             state.names.uplinks = BTreeMap::from([(2, "wan".into())]);
@@ -268,6 +295,7 @@ pub(super) mod tests {
         let page = crate::metrics::render(snapshot).expect("a page");
         let of_class = "uplink=\"wan\",slice=\"kafka\",class=\"replication\"";
         for line in [
+            "sliceplane_queue_info{uplink=\"wan\",backend=\"vq\",root=\"tbf 7:\",owner=\"somebody\",refused=\"fq\"} 1".to_owned(),
             "sliceplane_shaper_info{uplink=\"wan\",slice=\"kafka\",backend=\"vq\"} 1".to_owned(),
             "sliceplane_ceiling_bytes_per_second{uplink=\"wan\",slice=\"kafka\"} 10000000".to_owned(),
             "sliceplane_slice_guarantee_bytes_per_second{uplink=\"wan\",slice=\"kafka\"} 10000000".to_owned(),

@@ -21,13 +21,14 @@ pub fn readiness(state: &State) -> String {
     }
 }
 
-/// One line for the agent, one for each slice on each uplink, and one for each of its classes.
+/// One line for the agent, one for each uplink, one for each slice on it, and one for each of its classes.
 pub fn page(state: &State) -> String {
     let mut lines = vec![format!(
         "{}; configuration {} in force",
         readiness(state),
         state.generation
     )];
+    lines.extend(state.queues.iter().map(ToString::to_string));
     for (key, terms) in &state.rates {
         lines.push(of_slice(state, key, terms));
         for (class, _) in classes(terms) {
@@ -98,7 +99,7 @@ mod tests {
 
     use super::*;
     use crate::agent::status::Status;
-    use crate::metrics::rates::tests::terms;
+    use crate::metrics::rates::tests::{queue, terms};
     use crate::metrics::usage::Usage;
     use crate::metrics::usage::tests::{KEY, borrowing};
 
@@ -139,6 +140,19 @@ slice kafka by uplink wan, vq: ceiling 80M bit/s; not yet known how much is used
   class replication: guarantee 56M bit/s
 ";
         assert_eq!(page, expected);
+    }
+
+    #[test]
+    fn what_packets_wait_in_is_told_before_what_slices_send() {
+        let mut state = state(Usage::default());
+        state.queues = vec![queue()];
+        let page = page(&state);
+        let line = page.lines().nth(1).expect("a second line");
+        assert_eq!(line, queue().to_string());
+        assert!(
+            line.starts_with("uplink wan on nic0, vq (fq refused): "),
+            "{line}"
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 use slice_common::address::Address;
 use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
-use super::{driver, marks};
+use super::{driver, marks, refusals};
 use crate::apply::netlink::cause;
 use crate::apply::{queueing, routing};
 use crate::compile;
@@ -106,21 +106,7 @@ pub fn remember(facts: &mut HostFacts, before: &HostFacts) {
     facts.clocks.clone_from(&before.clocks);
     let still = |ifindex: &&u32| present.contains(ifindex);
     facts.filtered.extend(before.filtered.iter().filter(still));
-    for (ifindex, why) in &before.filter_refused {
-        if present.contains(ifindex) {
-            facts.filter_refused.insert(*ifindex, why.clone());
-        }
-    }
-    for (ifindex, why) in &before.fair_refused {
-        if present.contains(ifindex) {
-            facts.fair_refused.insert(*ifindex, why.clone());
-        }
-    }
-    for (ifindex, why) in &before.tree_refused {
-        if present.contains(ifindex) {
-            facts.tree_refused.insert(*ifindex, why.clone());
-        }
-    }
+    refusals::remember(facts, before);
 }
 
 /// Makes the host ask for a pod's link-layer address (`ip neigh ... use`); the answer is an event.

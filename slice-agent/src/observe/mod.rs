@@ -6,6 +6,7 @@ pub mod host;
 pub mod marks;
 pub mod path_mtu;
 pub mod paths;
+pub mod refusals;
 
 use std::collections::BTreeSet;
 
@@ -17,9 +18,8 @@ use slice_common::layout::Settings;
 use crate::apply::maps::{Layout, Maps, check_layout};
 use crate::apply::pins::Pins;
 use crate::apply::programs::{self, Mechanism};
-use crate::apply::{guards, htb, ifindex, pod_routes, port_owner, queueing, tcx, ways_back};
-use crate::image::{HostFacts, NodeImage, PortOwner, Program, RootQueue};
-use crate::model::ValidatedUplink;
+use crate::apply::{guards, ifindex, pod_routes, port_owner, queueing, tcx, ways_back};
+use crate::image::{NodeImage, PortOwner, Program};
 
 /// The state of this node. Maps that are absent or damaged count as empty, and nothing is changed.
 pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> Result<NodeImage> {
@@ -42,29 +42,6 @@ pub async fn node_image(netlink: &Handle, pins: &Pins, mechanism: Mechanism) -> 
         settings.tunnel_ifindex = Settings::PORT_OWNERS;
     }
     Ok(image)
-}
-
-/// Notes on which of these interfaces there will be no `fq`, and no `htb`, where it is not known yet.
-pub async fn ask_for_queues(netlink: &Handle, uplinks: &[ValidatedUplink], facts: &mut HostFacts) {
-    for uplink in uplinks {
-        let Some(interface) = facts.interfaces.get(&uplink.interface) else {
-            continue;
-        };
-        let ifindex = interface.ifindex;
-        let has_default = matches!(interface.root_queue, RootQueue::Default { .. });
-        if (has_default || interface.root_queue == RootQueue::OurTree)
-            && !facts.fair_refused.contains_key(&ifindex)
-            && let Some(why) = queueing::refusal(netlink, ifindex).await
-        {
-            facts.fair_refused.insert(ifindex, why);
-        }
-        if has_default
-            && !facts.tree_refused.contains_key(&ifindex)
-            && let Some(why) = htb::refusal(netlink, ifindex).await
-        {
-            facts.tree_refused.insert(ifindex, why);
-        }
-    }
 }
 
 /// The interfaces with an `underlay_filter` of ours, also one that an agent of another layout put there.

@@ -52,6 +52,15 @@ impl ShaperBackend {
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|it| it.number() == number)
     }
+
+    /// As people see it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Vq => "vq",
+            Self::Edt => "edt",
+            Self::Htb => "htb",
+        }
+    }
 }
 
 layout! {
