@@ -8,7 +8,7 @@ use config_support::qos::{CEILING, CLASSES, UPLINKS, carried_out, image, shaped,
 use config_support::{check_text, east_1};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use slice_agent::compile::{in_words, shaping, shares};
+use slice_agent::compile::{SharedCeiling, in_words, shaping, shared_ceilings, shares};
 use slice_agent::image::{NodeImage, RootQueue};
 use slice_agent::model::{Share, Validated, render};
 use slice_agent::observe::host;
@@ -78,6 +78,17 @@ fn nodes_that_share_an_uplink_get_equal_parts() {
         (contract, ceiling, guarantee),
         (100 * M, 66_666_666, 66_666_666)
     );
+    let ceilings = |text: &str| shared_ceilings(&check_text(text).expect("right"), &east_1());
+    let whole = SharedCeiling {
+        bps: 200 * M,
+        nodes: 3,
+    };
+    let key = ShaperKey {
+        ifindex: 2,
+        slice: 7,
+    };
+    assert_eq!(ceilings(&text), [(key, whole)].into());
+    assert!(ceilings(&shaped()).is_empty(), "nobody has a part of it");
 }
 
 #[test]

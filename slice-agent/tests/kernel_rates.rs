@@ -119,6 +119,18 @@ fn a_ceiling_is_in_force_changes_live_and_outlives_the_agent() {
     assert_eq!(value(&page, "sliceplane_config_generation"), generation);
     assert_eq!(packets(&page), 1, "the same clocks and counters");
 
+    // What it may send when others send by the link too is not taken for all that may be sent.
+    node.configure_with(&fast.replace("rate: 100M}", "rate: 100M, nodes: 2}"));
+    node.until("people see both", |node| {
+        let status = node.get("/status");
+        let both = ["ceiling 80M bit/s of 2 nodes together", "this node's part"];
+        both.iter().all(|text| status.contains(text))
+    });
+    node.configure_with(&fast);
+    node.until("the node has it all again", |node| {
+        value(&node.get("/metrics"), CEILING) == Some(10_000_000)
+    });
+
     node.stop(Signal::SIGKILL);
     assert_eq!(node.plan(), as_configured);
     node.start();

@@ -290,8 +290,8 @@ impl Reconciler {
         self.no_early_drop = now;
     }
 
-    /// Says what packets of slices wait in, when that changes.
-    fn note_queues(&mut self) {
+    /// Says what packets of slices wait in, when that changes, and of what this node has a part.
+    fn note_uplinks(&mut self) {
         let Some(configuration) = &self.accepted else {
             return;
         };
@@ -302,7 +302,11 @@ impl Reconciler {
                 None => tracing::info!("{queue}"),
             }
         }
-        self.status.update(|state| state.queues.clone_from(&now));
+        let shared_ceilings = compile::shared_ceilings(configuration, &self.facts);
+        self.status.update(|state| {
+            state.queues.clone_from(&now);
+            state.shared_ceilings = shared_ceilings;
+        });
         self.queues = now;
     }
 
@@ -369,7 +373,7 @@ impl Reconciler {
         let count = self.preceded.len();
         self.status.update(|state| state.hooks_preceded = count);
         self.note_early_drop();
-        self.note_queues();
+        self.note_uplinks();
         self.schedule.succeeded();
         self.converged = true;
         self.settle();

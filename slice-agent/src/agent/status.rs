@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use slice_common::layout::{ShaperKey, ShaperTerms};
 
-use crate::compile::UplinkQueue;
+use crate::compile::{SharedCeiling, UplinkQueue};
 use crate::image::{Names, NodeImage, Program};
 use crate::metrics::usage::Usage;
 
@@ -37,7 +37,9 @@ pub struct State {
     pub queues: Vec<UplinkQueue>,
     /// What slices may send by uplinks, as it is in force.
     pub rates: BTreeMap<ShaperKey, ShaperTerms>,
-    /// How much of it was used lately.
+    /// The ceilings of which this node has a part.
+    pub shared_ceilings: BTreeMap<ShaperKey, SharedCeiling>,
+    /// How much of what this node may send was used lately.
     pub usage: Usage,
     /// By path: the largest packet that a probe found it to carry.
     pub path_mtus: BTreeMap<u32, u32>,
@@ -96,6 +98,7 @@ impl Status {
             names: Names::default(),
             queues: Vec::new(),
             rates: BTreeMap::new(),
+            shared_ceilings: BTreeMap::new(),
             usage: Usage::default(),
             path_mtus: BTreeMap::new(),
             map_entries: BTreeMap::new(),

@@ -117,6 +117,38 @@ pub fn shares<'a>(
         .collect()
 }
 
+/// What all nodes of an uplink may send of a slice together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedCeiling {
+    pub bps: u64,
+    /// How many nodes that is.
+    pub nodes: u32,
+}
+
+/// The ceilings of which this node has a part.
+pub fn shared_ceilings(
+    configuration: &Validated,
+    facts: &HostFacts,
+) -> BTreeMap<ShaperKey, SharedCeiling> {
+    let mut shared = BTreeMap::new();
+    let uplinks = configuration.node().uplinks.iter();
+    for uplink in uplinks.filter(|uplink| uplink.nodes > 1) {
+        let Some(interface) = facts.interfaces.get(&uplink.interface) else {
+            continue;
+        };
+        // What cannot be shared is not in force.
+        for (slice, share) in shares(configuration, uplink).unwrap_or_default() {
+            let key = ShaperKey {
+                ifindex: interface.ifindex,
+                slice: slice.id.number(),
+            };
+            let (bps, nodes) = (share.whole_ceiling.bps(), uplink.nodes);
+            shared.insert(key, SharedCeiling { bps, nodes });
+        }
+    }
+    shared
+}
+
 /// What a slice can count on, for a person.
 pub fn in_words(uplink: &ValidatedUplink, slice: &ValidatedSlice, share: &Share) -> String {
     let names = slice.classes.iter().map(|class| class.name.as_str());

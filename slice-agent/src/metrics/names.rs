@@ -230,7 +230,7 @@ pub const SHAPED_WITH_SOCKET: Metric = counter(
 pub const CEILING_USED: Metric = ratio(
     "sliceplane_ceiling_used_ratio",
     OF_SLICE,
-    "What a slice sent by an uplink in the last five seconds, as a part of its ceiling",
+    "What a slice sent by an uplink in the last five seconds, as a part of what this node may send of it at most",
 );
 pub const CLASS_GUARANTEE_USED: Metric = ratio(
     "sliceplane_class_guarantee_used_ratio",

@@ -7,6 +7,7 @@ use super::rates::{backend, bytes_per_second, ceiling_bytes_per_second, class_la
 use super::snapshot::{named, slice_label};
 use super::usage::{ClassUsage, PARTS, Used};
 use crate::agent::status::State;
+use crate::compile::SharedCeiling;
 use crate::plan::rates::shown;
 
 pub fn readiness(state: &State) -> String {
@@ -45,17 +46,34 @@ fn of_slice(state: &State, key: &ShaperKey, terms: &ShaperTerms) -> String {
         named(&state.names.uplinks, key.ifindex),
         backend(terms.backend)
     );
-    match state.usage.slices.get(key) {
-        Some(usage) => format!(
-            "{name}: sent {} of its ceiling in the last {:.1} s",
+    let part = state.shared_ceilings.get(key);
+    match (state.usage.slices.get(key), part) {
+        (Some(usage), _) => format!(
+            "{name}: sent {} of {} in the last {:.1} s{}",
             of(usage.sent),
-            state.usage.interval.as_secs_f64()
+            if part.is_some() {
+                "this node's part"
+            } else {
+                "its ceiling"
+            },
+            state.usage.interval.as_secs_f64(),
+            part.map_or_else(String::new, |whole| format!("; {}", of_nodes(*whole)))
         ),
-        None => format!(
+        (None, Some(whole)) => format!(
+            "{name}: {}, this node's part {} bit/s; not yet known how much is used",
+            of_nodes(*whole),
+            bits(ceiling_bytes_per_second(terms))
+        ),
+        (None, None) => format!(
             "{name}: ceiling {} bit/s; not yet known how much is used",
             bits(ceiling_bytes_per_second(terms))
         ),
     }
+}
+
+fn of_nodes(whole: SharedCeiling) -> String {
+    let SharedCeiling { bps, nodes } = whole;
+    format!("ceiling {} bit/s of {nodes} nodes together", shown(bps))
 }
 
 fn of_class(state: &State, key: &ShaperKey, terms: &ShaperTerms, class: TrafficClass) -> String {
@@ -140,6 +158,25 @@ slice kafka by uplink wan, vq: ceiling 80M bit/s; not yet known how much is used
   class replication: guarantee 56M bit/s
 ";
         assert_eq!(page, expected);
+    }
+
+    #[test]
+    fn a_part_of_a_ceiling_is_not_taken_for_the_whole() {
+        let whole = SharedCeiling {
+            bps: 240_000_000,
+            nodes: 3,
+        };
+        let line = |usage| {
+            let mut state = state(usage);
+            state.shared_ceilings = BTreeMap::from([(KEY, whole)]);
+            page(&state).lines().nth(1).map(str::to_owned)
+        };
+        let used = "slice kafka by uplink wan, vq: sent 64M of 80M bit/s, 80.0 % of this node's part in the last 2.0 s; \
+                    ceiling 240M bit/s of 3 nodes together";
+        assert_eq!(line(borrowing()).as_deref(), Some(used));
+        let unknown = "slice kafka by uplink wan, vq: ceiling 240M bit/s of 3 nodes together, this node's part 80M bit/s; \
+                       not yet known how much is used";
+        assert_eq!(line(Usage::default()).as_deref(), Some(unknown));
     }
 
     #[test]

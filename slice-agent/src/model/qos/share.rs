@@ -13,6 +13,8 @@ pub struct Share {
     /// Of the whole uplink.
     pub contract: Rate,
     pub ceiling: Rate,
+    /// What all nodes that send by the uplink may send together.
+    pub whole_ceiling: Rate,
     /// What the slice has whatever other slices send: `sliceGuarantee`, else its ceiling.
     pub guarantee: Rate,
     /// What each class has whatever others send, by number; the first is of packets of no class.
@@ -58,6 +60,7 @@ pub fn share(
     Ok(Share {
         contract: part(uplink, uplink.rate)?,
         ceiling,
+        whole_ceiling: whole.ceiling.rate(),
         guarantee,
         entitlements: entitlements?,
     })
