@@ -4,10 +4,13 @@
 
 mod config_support;
 
+use std::time::Instant;
+
 use config_support::qos::{CEILING, CLASSES, UPLINKS, carried_out, image, shaped, shaped_but};
 use config_support::{check_text, east_1};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
+use slice_agent::agent::status::Status;
 use slice_agent::compile::{SharedCeiling, in_words, shaping, shared_ceilings, shares};
 use slice_agent::image::{NodeImage, RootQueue};
 use slice_agent::model::{Share, Validated, render};
@@ -89,6 +92,23 @@ fn nodes_that_share_an_uplink_get_equal_parts() {
     };
     assert_eq!(ceilings(&text), [(key, whole)].into());
     assert!(ceilings(&shaped()).is_empty(), "nobody has a part of it");
+}
+
+#[test]
+fn a_gateway_without_pods_of_a_slice_only_forwards_it() {
+    let forwarded = |image: &NodeImage| {
+        let status = Status::new(Instant::now());
+        status.update(|state| state.observed(image));
+        status.read().only_forwarded
+    };
+    let (member, _) = image(&shaped(), &east_1());
+    let mut gateway = member.clone();
+    gateway.settings.as_mut().expect("settings").flags |= Settings::GATEWAY;
+    assert_eq!(forwarded(&gateway), [].into());
+    gateway.endpoints.retain(|_, pod| pod.slice != 7);
+    assert_eq!(forwarded(&gateway), [7].into());
+    gateway.settings = member.settings;
+    assert_eq!(forwarded(&gateway), [].into());
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What the run loop tells to those who ask over HTTP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use slice_common::layout::{ShaperKey, ShaperTerms};
+use slice_common::layout::{Settings, ShaperKey, ShaperTerms};
 
 use crate::compile::{SharedCeiling, UplinkQueue};
 use crate::image::{Names, NodeImage, Program};
@@ -37,6 +37,8 @@ pub struct State {
     pub queues: Vec<UplinkQueue>,
     /// What slices may send by uplinks, as it is in force.
     pub rates: BTreeMap<ShaperKey, ShaperTerms>,
+    /// Slices of which this node, a gateway, has no pods: it sends only what it passes on.
+    pub only_forwarded: BTreeSet<u32>,
     /// The ceilings of which this node has a part.
     pub shared_ceilings: BTreeMap<ShaperKey, SharedCeiling>,
     /// How much of what this node may send was used lately.
@@ -61,6 +63,13 @@ impl State {
         self.early_drop = attached.any(|at| at.program == Program::UnderlayFilter);
         let rates = image.rates.iter();
         self.rates = rates.map(|(at, terms)| (at.key, *terms)).collect();
+        let settings = image.settings.as_ref();
+        let is_gateway = settings.is_some_and(|it| it.flags & Settings::GATEWAY != 0);
+        let has_pods = |slice| image.endpoints.values().any(|pod| pod.slice == slice);
+        let slices = self.rates.keys().map(|key| key.slice);
+        self.only_forwarded = slices
+            .filter(|slice| is_gateway && !has_pods(*slice))
+            .collect();
         self.map_entries = BTreeMap::from([
             ("SETTINGS", usize::from(image.settings.is_some())),
             ("PATHS", image.paths.len()),
@@ -98,6 +107,7 @@ impl Status {
             names: Names::default(),
             queues: Vec::new(),
             rates: BTreeMap::new(),
+            only_forwarded: BTreeSet::new(),
             shared_ceilings: BTreeMap::new(),
             usage: Usage::default(),
             path_mtus: BTreeMap::new(),

@@ -225,7 +225,7 @@ pub const SHAPED_WITH_SOCKET: Metric = counter(
     "sliceplane_shaped_with_socket_total",
     OF_CLASS,
     "Packets of those that left and that their sender's socket still knew of, so that it sends no more \
-     than leaves",
+     than leaves. What a gateway passes on has no socket there: missing where it has no pods of the slice",
 );
 pub const CEILING_USED: Metric = ratio(
     "sliceplane_ceiling_used_ratio",
@@ -242,7 +242,8 @@ pub const WITH_SOCKET: Metric = ratio(
     "sliceplane_shaped_with_socket_ratio",
     OF_CLASS,
     "The part of the packets that left in the last five seconds that their sender's socket still knew of; \
-     missing where none left",
+     missing where none left, and on a gateway without pods of the slice, which only passes packets on; one with \
+     some counts both",
 );
 pub const QUEUE_DELAY: Metric = Metric {
     kind: Kind::Delays,

@@ -69,6 +69,8 @@ impl Rates {
                 slice_label(&state.names, key.slice),
             ];
             rates.add_slice(&slice, terms);
+            // What is passed on has no socket here: 0 would say that senders cannot be slowed.
+            let has_sockets = !state.only_forwarded.contains(&key.slice);
             for (class, place) in classes(terms) {
                 let labels = with(&slice, class_label(&state.names, key.slice, class));
                 let own = terms.classes[usize::from(class.number())].terms();
@@ -79,11 +81,14 @@ impl Rates {
                 );
                 if let Some(counts) = counts.get(&place) {
                     rates.add_counts(&labels, counts);
+                    let with_socket = has_sockets.then_some(counts.with_socket);
+                    rates.put_some(names::SHAPED_WITH_SOCKET, &labels, with_socket);
                 }
                 let used = state.usage.slices.get(key);
                 if let Some(used) = used.and_then(|it| it.classes.get(&class.number())) {
                     rates.put_some(names::CLASS_GUARANTEE_USED, &labels, used.sent.ratio());
-                    rates.put_some(names::WITH_SOCKET, &labels, used.with_socket);
+                    let with_socket = used.with_socket.filter(|_| has_sockets);
+                    rates.put_some(names::WITH_SOCKET, &labels, with_socket);
                 }
             }
             if let Some(used) = state.usage.slices.get(key) {
@@ -118,7 +123,6 @@ impl Rates {
             self.put(names::SHAPED_BYTES, &labels, counter.bytes);
         }
         self.put(names::SHAPED_MARKED, labels, counts.marked);
-        self.put(names::SHAPED_WITH_SOCKET, labels, counts.with_socket);
         self.delays.insert(labels.clone(), counts.waited);
     }
 
@@ -257,8 +261,8 @@ pub(super) mod tests {
         }
     }
 
-    #[test]
-    fn people_see_rates_and_what_became_of_packets() {
+    /// Of slice kafka, which sent something of its class replication.
+    fn status() -> Status {
         let key = ShaperKey {
             ifindex: 2,
             slice: 7,
@@ -272,8 +276,10 @@ pub(super) mod tests {
             state.names.slices = BTreeMap::from([(7, "kafka".into())]);
             state.names.classes = BTreeMap::from([((7, 2), "replication".into())]);
         });
-        let state = status.read();
-        assert_eq!(places(&state), [24, 26]);
+        status
+    }
+
+    fn page(status: &Status) -> String {
         let mut waited = [0; DELAY_BUCKETS];
         (waited[0], waited[DELAY_BUCKETS - 1]) = (5, 2);
         let counts = ShaperCounts {
@@ -290,9 +296,16 @@ pub(super) mod tests {
             shaped: BTreeMap::from([(26, counts)]),
             ..Counters::default()
         };
-        let snapshot =
-            crate::metrics::Snapshot::new(&state, counters, BTreeMap::new(), &BTreeMap::new());
-        let page = crate::metrics::render(snapshot).expect("a page");
+        let (state, nothing) = (status.read(), BTreeMap::new());
+        let snapshot = crate::metrics::Snapshot::new(&state, counters, nothing, &BTreeMap::new());
+        crate::metrics::render(snapshot).expect("a page")
+    }
+
+    #[test]
+    fn people_see_rates_and_what_became_of_packets() {
+        let status = status();
+        assert_eq!(places(&status.read()), [24, 26]);
+        let page = page(&status);
         let of_class = "uplink=\"wan\",slice=\"kafka\",class=\"replication\"";
         for line in [
             "sliceplane_queue_info{uplink=\"wan\",backend=\"vq\",root=\"tbf 7:\",owner=\"somebody\",refused=\"fq\"} 1".to_owned(),
@@ -317,5 +330,20 @@ pub(super) mod tests {
         ] {
             assert!(page.contains(&line), "no line {line} in\n{page}");
         }
+    }
+
+    #[test]
+    fn what_is_forwarded_has_no_part_with_a_socket() {
+        let status = status();
+        let of_sockets = "sliceplane_shaped_with_socket";
+        let lines = |page: &str| {
+            let lines = page.lines().filter(|line| line.starts_with(of_sockets));
+            lines.count()
+        };
+        assert_eq!(lines(&page(&status)), 2, "vacuous");
+        status.update(|state| state.only_forwarded = [7].into());
+        let page = page(&status);
+        assert_eq!(lines(&page), 0, "{page}");
+        assert!(page.contains("mode=\"guaranteed\"} 4"), "{page}");
     }
 }

@@ -5,7 +5,7 @@ use slice_common::layout::{ShaperKey, ShaperTerms};
 
 use super::rates::{backend, bytes_per_second, ceiling_bytes_per_second, class_label, classes};
 use super::snapshot::{named, slice_label};
-use super::usage::{ClassUsage, PARTS, Used};
+use super::usage::{PARTS, Used};
 use crate::agent::status::State;
 use crate::compile::SharedCeiling;
 use crate::plan::rates::shown;
@@ -80,13 +80,16 @@ fn of_class(state: &State, key: &ShaperKey, terms: &ShaperTerms, class: TrafficC
     let name = class_label(&state.names, key.slice, class);
     let usage = state.usage.slices.get(key);
     match usage.and_then(|usage| usage.classes.get(&class.number())) {
-        Some(ClassUsage { sent, with_socket }) => format!(
+        Some(usage) => format!(
             "  class {name}: sent {} of its guarantee{}",
-            of(*sent),
-            with_socket.map_or_else(String::new, |parts| format!(
-                "; {} of its packets left with their socket",
-                percent(parts)
-            ))
+            of(usage.sent),
+            match usage.with_socket {
+                None => String::new(),
+                Some(_) if state.only_forwarded.contains(&key.slice) =>
+                    "; forwarded, so no socket here knows of its packets".to_owned(),
+                Some(parts) =>
+                    format!("; {} of its packets left with their socket", percent(parts)),
+            }
         ),
         None => {
             let guarantee = terms.classes[usize::from(class.number())].terms().guarantee;
@@ -158,6 +161,17 @@ slice kafka by uplink wan, vq: ceiling 80M bit/s; not yet known how much is used
   class replication: guarantee 56M bit/s
 ";
         assert_eq!(page, expected);
+    }
+
+    #[test]
+    fn what_is_forwarded_is_not_taken_for_what_lost_its_socket() {
+        let mut state = state(borrowing());
+        state.only_forwarded = [KEY.slice].into();
+        let page = page(&state);
+        let class = page.lines().last().expect("a class");
+        let expected = "  class replication: sent 64M of 56M bit/s, 114.3 % of its guarantee; forwarded, so no socket here \
+                        knows of its packets";
+        assert_eq!(class, expected);
     }
 
     #[test]
