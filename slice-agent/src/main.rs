@@ -98,6 +98,9 @@ fn check(path: &Path) -> Result<()> {
         for (slice, share) in shares {
             text.push_str(&format!("{}\n", compile::in_words(uplink, slice, &share)));
         }
+        if let Some(worst) = compile::beside_fellows(&configuration, uplink) {
+            text.push_str(&format!("{worst}\n"));
+        }
     }
     print(&text)
 }

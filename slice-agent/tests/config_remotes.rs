@@ -4,8 +4,9 @@ mod config_support;
 
 use std::net::Ipv4Addr;
 
+use config_support::qos::{CEILING, UPLINKS};
 use config_support::{check, check_text, east_1, longest_match, right_but};
-use slice_agent::compile::compile;
+use slice_agent::compile::{beside_fellows, compile};
 use slice_agent::image::{Names, NodeImage};
 use slice_agent::model::render;
 use slice_common::layout::{Peer, Route, RouteKey, RouteKind, Settings};
@@ -265,6 +266,17 @@ fn the_examples_of_members_and_gateways_are_right() {
         let example = check(examples.as_ref()).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(example.node().is_gateway, folder == "gateway");
         assert_eq!(example.node().remotes.len(), 1);
+        // Nor is anything more doubted when slices get ceilings.
+        let mut files: Vec<_> = std::fs::read_dir(&examples)
+            .expect("a folder")
+            .map(|file| file.expect("a file").path())
+            .collect();
+        files.sort();
+        let texts = files
+            .iter()
+            .map(|file| std::fs::read_to_string(file).expect("a text"));
+        let text = texts.collect::<Vec<_>>().join("---\n");
+        assert_eq!(doubts(&shaped(&text)), doubts(&text), "{folder}");
     }
 }
 
@@ -338,4 +350,90 @@ fn a_rule_for_a_namespace_that_nobody_is_in_is_told() {
          namespace `analytic`, so the rule is for nobody there; correct the name (there are analytics, audit, kafka), or \
          list the blocks"
     );
+}
+
+/// With an uplink, and a ceiling for slice kafka.
+fn shaped(text: &str) -> String {
+    let uplinks = format!("interface: nic0}}\n{UPLINKS}");
+    let ceiling = format!("  qos:\n{CEILING}");
+    let mut text = text.to_owned();
+    for (old, new) in [("interface: nic0}\n", uplinks), ("  qos:\n", ceiling)] {
+        assert_eq!(text.matches(old).count(), 1, "`{old}` must occur once");
+        text = text.replace(old, &new);
+    }
+    text
+}
+
+/// Two gateways come first, each for a cluster: nobody meant twice the ceiling.
+#[test]
+fn gateways_that_both_send_because_of_their_order_are_told() {
+    let as_they_are = shaped(&text(&[]));
+    assert_eq!(
+        doubts(&as_they_are),
+        "document 1, Node east/east-1, remotes[1].gateways: packets of slice kafka are sent to south behind east/gw-1, \
+         and to edge behind east/gw-2, east/gw-1: the first gateways send at the same time, each up to the whole ceiling \
+         of 200M where its `uplinks[].nodes` is 1, together 400M; name the same one first, or write `nodes: 2` on both, \
+         unless each has a link of its own"
+    );
+    assert_eq!(doubts(&text(&[])), "", "nothing is shaped");
+    for (right, why) in [
+        (
+            ("[east/gw-2, east/gw-1]", "[east/gw-1, east/gw-2]"),
+            "one comes first",
+        ),
+        (
+            ("[east/gw-2, east/gw-1]", "[east/gw-2]"),
+            "neither stands in for the other: links of their own",
+        ),
+        (
+            (
+                "slice: kafka, namespace: audit",
+                "slice: shop, namespace: web",
+            ),
+            "of two slices",
+        ),
+    ] {
+        let right = text(&[right]).replace("prefix: 10.77.160.0/29}]", "prefix: 10.78.160.0/29}]");
+        let right = match why {
+            "of two slices" => right,
+            _ => right.replace("10.78.160.0", "10.77.160.0"),
+        };
+        assert_eq!(doubts(&shaped(&right)), "", "{why}");
+    }
+}
+
+/// Their own pods' packets leave by themselves, whatever members do.
+#[test]
+fn fellow_gateways_with_pods_of_one_slice_are_told() {
+    let with = |fellow: &str| {
+        let text = as_gateway(&format!("{FELLOW}, fellow: true{fellow}"));
+        let one_order = text.replace("[east/gw-2, east/gw-1]", "[east/gw-1, east/gw-2]");
+        assert_ne!(one_order, text);
+        shaped(&one_order)
+    };
+    let pods = ", blocks: [{slice: kafka, namespace: kafka, prefix: 10.77.192.0/29}]";
+    assert_eq!(
+        doubts(&with(pods)),
+        "document 1, Node east/east-1, uplinks[0].nodes: this gateway has pods of slice kafka, and so has its fellow \
+         gw-2: what they send leaves by their own gateway, whichever one members choose, so each sends by uplink wan up \
+         to 200M, together 400M where the ceiling is 200M; write `nodes: 2` on all of them, unless each has a link of its \
+         own"
+    );
+    assert_eq!(doubts(&with("")), "", "the fellow has none");
+    let divided = with(pods).replace("rate: 300M", "rate: 300M, nodes: 2");
+    assert_eq!(doubts(&divided), "");
+
+    // Whom members choose this file does not show, so the worst is told and not doubted.
+    let worst = |text: &str| {
+        let configuration = check_text(text).expect("right");
+        beside_fellows(&configuration, &configuration.node().uplinks[0])
+    };
+    let told = worst(&with("")).expect("a fellow");
+    assert!(
+        told.starts_with("uplink wan: fellow gateways (gw-2) send as much beside this one"),
+        "{told}"
+    );
+    assert!(told.ends_with("or write `nodes: 2`"), "{told}");
+    assert_eq!(worst(&divided), None);
+    assert_eq!(worst(&shaped(&text(&[]))), None, "no gateway");
 }

@@ -19,7 +19,9 @@ mod ways;
 
 pub use early_drop::{Obstacle, early_drop};
 pub use node_addresses::left_out;
-pub use shaping::{SharedCeiling, SliceShaping, in_words, shaping, shared_ceilings, shares};
+pub use shaping::{
+    SharedCeiling, SliceShaping, beside_fellows, in_words, shaping, shared_ceilings, shares,
+};
 pub use tables::{asked_by, compile, pods_without_mac};
 pub use trees::tree as class_tree;
 pub use uplink_queues::{UplinkQueue, uplink_queues};

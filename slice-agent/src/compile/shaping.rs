@@ -172,6 +172,28 @@ pub fn in_words(uplink: &ValidatedUplink, slice: &ValidatedSlice, share: &Share)
     )
 }
 
+/// What an uplink of a gateway carries at the worst, for a person. Its own configuration does not show whom members
+/// choose.
+pub fn beside_fellows(configuration: &Validated, uplink: &ValidatedUplink) -> Option<String> {
+    let node = configuration.node();
+    let fellows = node.peers.iter().filter(|peer| peer.is_fellow);
+    let fellows: Vec<String> = fellows.map(|peer| peer.name.clone()).collect();
+    let senders = 1 + fellows.len();
+    let is_shaped = configuration
+        .slices()
+        .iter()
+        .any(|slice| slice.profile.is_some());
+    (is_shaped && senders as u64 > u64::from(uplink.nodes)).then(|| {
+        format!(
+            "uplink {}: fellow gateways ({}) send as much beside this one where members do not all name the same gateway \
+             first, up to {senders} times these ceilings if they have one link; name them in one order on every node, or \
+             write `nodes: {senders}`",
+            uplink.name,
+            model::listed(fellows.into_iter()),
+        )
+    })
+}
+
 fn patience(backend: ShaperBackend) -> Patience {
     match backend {
         ShaperBackend::Edt | ShaperBackend::Htb => Patience::for_round_trip(ROUND_TRIP_NS),

@@ -11,6 +11,7 @@ pub(super) fn check(node: &ValidatedNode, slices: &[ValidatedSlice]) -> Vec<Conf
     for slice in slices {
         namespaces_without_addresses(node, slice, &mut found);
         qos::without_pods(node, slice, &mut found);
+        qos::gateways_that_both_send(node, slice, &mut found);
     }
     found
 }

@@ -262,7 +262,7 @@ pub const OBJECTS: &[Object] = &[
                 "1",
                 "How many nodes send by this link to other clusters, this one among them. Each may send an \
                  equal part of `rate` and of the slices' rates. Gateways that only stand in for each other \
-                 count as one.",
+                 count as one, if every node names the same one first and they have no pods of these slices.",
             ),
             field(
                 "shaper",

@@ -2,6 +2,7 @@
 //! promised of them.
 
 mod classes;
+mod gateways;
 mod pods;
 mod problem;
 mod rate;
@@ -10,6 +11,7 @@ mod together;
 mod uplinks;
 
 pub(super) use classes::check as check_classes;
+pub(super) use gateways::that_both_send as gateways_that_both_send;
 pub use pods::PodMatch;
 pub(crate) use pods::{KnownPod, class_of};
 pub(super) use pods::{check_labels, check_pods, without_pods};

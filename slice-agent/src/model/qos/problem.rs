@@ -136,6 +136,30 @@ pub enum QosProblem {
         least: String,
     },
     #[error(
+        "this gateway has pods of slice {slice}, and so has its fellow {fellows}: what they send leaves by their own \
+         gateway, whichever one members choose, so each sends by uplink {uplink} up to {sum}; write `nodes: {senders}` on \
+         all of them, unless each has a link of its own"
+    )]
+    GatewaysWithPods {
+        slice: String,
+        fellows: String,
+        uplink: String,
+        sum: String,
+        senders: u64,
+    },
+    #[error(
+        "packets of slice {slice} are sent to {other}, and to {one}: the first gateways \
+         send at the same time, each up to the whole ceiling of {ceiling} where its `uplinks[].nodes` is 1, together {together}; \
+         name the same one first, or write `nodes: 2` on both, unless each has a link of its own"
+    )]
+    GatewaysInTwoOrders {
+        slice: String,
+        one: String,
+        other: String,
+        ceiling: String,
+        together: String,
+    },
+    #[error(
         "{rate} on uplink {uplink} is {part} on each of {nodes} nodes, and {least} is the least; raise it"
     )]
     PartTooSmall {
