@@ -235,15 +235,22 @@ refused! {
     guarantees_that_leave_nothing_for_what_has_none:
         "guaranteePercent: 40, weight: 3" => "guaranteePercent: 80";
         "node.yaml, document 2, Slice kafka, spec.qos.classes: what is of no class could starve: when all \
-         classes send on uplink wan it has 0 + 1/4 of the 0 that nobody is guaranteed = 0, and 8k is the \
+         classes send on uplink wan it has 0 + 1/4 of the 0 that nobody is guaranteed = 0, and 16k is the \
          least; lower a `guaranteePercent` or raise the rate";
 
     a_ceiling_too_low_for_its_classes:
         "rate: 300M" => "rate: 300M, nodes: 2",
         "{west: 50M}" => "{wan: 60k}";
         "node.yaml, document 2, Slice kafka, spec.qos.classes: what is of no class could starve: when all \
-         classes send on uplink wan it has 0 + 1/6 of the 12k that nobody is guaranteed = 2k on each of 2 \
-         nodes, and 8k is the least; lower a `guaranteePercent` or raise the rate";
+         classes send on uplink wan it has 0 + 1/6 of the 6850 that nobody is guaranteed = 1141 on each of 2 \
+         nodes, and 16k is the least; lower a `guaranteePercent` or raise the rate";
+
+    a_ceiling_too_low_for_thin_flows_and_guarantees:
+        "{west: 50M}" => "{wan: 16k}";
+        "node.yaml, document 2, Slice kafka, spec.qos.sliceGuarantee: control 1600 + replication 6400 + the \
+         least for thin flows 8080 = 16080 on uplink wan, where the slice is guaranteed 16k: 80 too much; \
+         percentages are of the ceiling, so lower them, or raise `sliceGuarantee` or, where there is none, the \
+         ceiling";
 
     a_ceiling_that_parts_make_nothing_of:
         "rate: 300M" => "rate: 300M, nodes: 8",
@@ -272,7 +279,8 @@ refused! {
         "    classes:\n" => "    sliceGuarantee: {default: 100M}\n    classes:\n";
         "node.yaml, document 2, Slice kafka, spec.qos.sliceGuarantee: control 20M + replication 80M + \
          1/10 for thin flows 10M = 110M on uplink wan, where the slice is guaranteed 100M: 10M too much; \
-         percentages are of the ceiling, so lower them or raise `sliceGuarantee`";
+         percentages are of the ceiling, so lower them, or raise `sliceGuarantee` or, where there is none, the \
+         ceiling";
 
     an_override_for_nobody:
         "{west: 50M}" => "{wets: 50M}";

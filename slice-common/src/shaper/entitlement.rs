@@ -18,6 +18,10 @@ pub const SPARE_PARTS: u64 = 200;
 /// 200th between them is what five million packets of a slice in a second are rounded up by.
 pub(super) const GUARANTEE_SPARE_PARTS: u64 = 100;
 
+/// What a class has at least: its interactive and its backlogged flows have clocks of their own, and none is slower
+/// than [`Rate::MIN_BPS`].
+pub const CLASS_MIN_BPS: u64 = 2 * Rate::MIN_BPS;
+
 /// A class as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassShare {
@@ -36,7 +40,7 @@ pub enum Refusal {
         set_aside_bps: u64,
         available_bps: u64,
     },
-    /// This class, by position, would get less than [`Rate::MIN_BPS`] when the others send.
+    /// This class, by position, would get less than [`CLASS_MIN_BPS`] when the others send.
     Starved { class: usize },
     /// The guarantees of the slices of an uplink are more than its contract.
     Oversold {
@@ -59,9 +63,15 @@ impl Assured {
         self.0
     }
 
-    /// What no class is entitled to.
+    /// What no class is entitled to: enough for the lane, whose clock is no slower than [`Rate::MIN_BPS`].
     pub const fn set_aside_bps(self) -> u64 {
-        self.0.bps() / LANE_PARTS
+        let least_bps = Rate::MIN_BPS + self.0.bps() / SPARE_PARTS;
+        let part_bps = self.0.bps() / LANE_PARTS;
+        if part_bps < least_bps {
+            least_bps
+        } else {
+            part_bps
+        }
     }
 
     /// The rate of all thin flows together.
@@ -88,7 +98,9 @@ impl Assured {
         let weights: u64 = classes.iter().map(|it| u64::from(it.weight)).sum();
         let own = classes.get(class).ok_or(Refusal::Starved { class })?;
         let excess_bps = left_bps * u64::from(own.weight) / weights.max(1);
-        Rate::new_checked(own.guarantee_bps + excess_bps).ok_or(Refusal::Starved { class })
+        let entitlement = Rate::new_checked(own.guarantee_bps + excess_bps);
+        let lives = |rate: &Rate| rate.bps() >= CLASS_MIN_BPS;
+        entitlement.filter(lives).ok_or(Refusal::Starved { class })
     }
 }
 
@@ -124,6 +136,25 @@ mod tests {
             guarantee_bps,
             weight,
         }
+    }
+
+    /// Half of them so low that floors matter.
+    fn any_rate() -> impl Strategy<Value = u64> {
+        prop_oneof![Rate::MIN_BPS..=300_000, Rate::MIN_BPS..=Rate::MAX_BPS,]
+    }
+
+    #[test]
+    fn a_slice_that_is_accepted_has_enough_for_each_clock_of_its_classes() {
+        let lowest = |classes: usize| {
+            let weights = vec![share(0, 1); classes];
+            let fits = |bps: &u64| {
+                (0..classes).all(|class| assured(*bps).entitlement(&weights, class).is_ok())
+            };
+            (Rate::MIN_BPS..).find(fits)
+        };
+        // 16k for each class, 8k or a tenth for thin flows, and a 200th that is spare.
+        assert_eq!(lowest(1), Some(24_120));
+        assert_eq!(lowest(8), Some(142_222));
     }
 
     #[test]
@@ -166,7 +197,7 @@ mod tests {
     proptest! {
         #[test]
         fn entitlements_and_lane_are_never_more_than_there_is(
-            bps in Rate::MIN_BPS..=Rate::MAX_BPS,
+            bps in any_rate(),
             parts in prop::collection::vec((0u64..=30, any::<u16>()), 1..=8),
         ) {
             let assured = assured(bps);
@@ -176,13 +207,15 @@ mod tests {
                 (0..classes.len()).map(|class| assured.entitlement(&classes, class)).collect();
             let guarantees: u64 = classes.iter().map(|it| it.guarantee_bps).sum();
             let sum: u64 = given.iter().flatten().map(|rate| rate.bps()).sum();
-            prop_assert!(sum + assured.lane_bps() <= bps - bps / SPARE_PARTS);
             let fits = guarantees + assured.set_aside_bps() <= bps;
+            prop_assert!(!fits || sum + assured.lane_bps() <= bps - bps / SPARE_PARTS);
+            prop_assert!(fits || sum == 0);
+            prop_assert!(assured.lane_bps() >= Rate::MIN_BPS);
             for (class, given) in classes.iter().zip(given) {
                 match given {
                     Ok(rate) => prop_assert!(fits && rate.bps() >= class.guarantee_bps),
                     Err(Refusal::TooMuch { .. }) => prop_assert!(!fits),
-                    Err(_) => prop_assert!(fits && class.guarantee_bps < Rate::MIN_BPS),
+                    Err(_) => prop_assert!(fits && class.guarantee_bps < CLASS_MIN_BPS),
                 }
             }
         }

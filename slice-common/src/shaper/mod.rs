@@ -24,7 +24,9 @@ pub use decide::{
     Arrival, Charges, Decision, FlowReadings, Mode, Readings, Terms, Verdict, decide,
 };
 pub use delay::{DELAY_BUCKETS, delay_bucket, delay_bucket_end_ns};
-pub use entitlement::{Assured, ClassShare, LANE_PARTS, Refusal, SPARE_PARTS, check_uplink};
+pub use entitlement::{
+    Assured, CLASS_MIN_BPS, ClassShare, LANE_PARTS, Refusal, SPARE_PARTS, check_uplink,
+};
 pub use leaf::{
     Joining, Leaf, LeafReadings, LeafWords, Room, charged_bytes, counted_bytes, is_urgent, join,
     leaf, served_bytes_per_s,

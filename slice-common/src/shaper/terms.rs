@@ -151,9 +151,10 @@ pub struct ClassTerms {
     /// Of packets that borrow.
     pub borrowed_horizon_ns: u64,
     pub mark_ns: u64,
-    /// At the rate that interactive flows have ahead of backlogged ones: three quarters of the guarantee.
+    /// At the rate that interactive flows have ahead of backlogged ones: the rest of the guarantee.
     pub front: ByteCost,
-    /// At the rate that backlogged flows have whatever interactive ones do: the last quarter.
+    /// At the rate that backlogged flows have whatever interactive ones do: a quarter, or what the slowest clock
+    /// keeps, if that is more.
     pub back: ByteCost,
     pub habits: Habits,
     /// Whether flows are told apart by what they do.
@@ -163,7 +164,7 @@ pub struct ClassTerms {
 impl ClassTerms {
     /// `frame` is a full packet on the link.
     pub fn new(entitlement: Rate, patience: Patience, frame: WireBytes) -> Self {
-        let back_bps = entitlement.bps() / 4;
+        let back_bps = (entitlement.bps() / 4).max(Rate::MIN_BPS);
         let front_bps = entitlement.bps() - back_bps;
         // One flow alone must not fill the front.
         let pace = at_least(front_bps / 2);
@@ -219,8 +220,40 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::shaper::ClassShare;
 
     proptest! {
+        /// Whatever is accepted: what all clocks of a slice let pass in the long run is no more than its ceiling,
+        /// less what is kept spare.
+        #[test]
+        fn clocks_promise_no_more_than_the_ceiling(
+            bps in prop_oneof![20_000u64..=400_000, Rate::MIN_BPS..=Rate::MAX_BPS],
+            parts in prop::collection::vec((0u64..=12, 1u16..=4), 1..=8),
+        ) {
+            let shares: Vec<_> = parts
+                .iter()
+                .map(|(percent, weight)| ClassShare {
+                    guarantee_bps: bps * percent / 100,
+                    weight: *weight,
+                })
+                .collect();
+            let ceiling = Rate::new_checked(bps).expect("in range");
+            let assured = Assured::new(ceiling, None);
+            let given: Result<Vec<_>, _> = (0..shares.len())
+                .map(|class| assured.entitlement(&shares, class))
+                .collect();
+            prop_assume!(given.is_ok());
+            let (frame, patience) = (WireBytes::new(1538), Patience::for_round_trip(20 * MS));
+            let rate = |cost: ByteCost| cost.bps().expect("a rate");
+            let mut promised_bps = rate(SliceTerms::new(ceiling, assured, frame).lane);
+            for entitlement in given.expect("assumed") {
+                let class = ClassTerms::new(entitlement, patience, frame);
+                let sides_bps = rate(class.front) + rate(class.back);
+                promised_bps += sides_bps.max(rate(class.guarantee));
+            }
+            prop_assert!(promised_bps <= bps - bps / SPARE_PARTS);
+        }
+
         #[test]
         fn a_mark_comes_well_before_a_drop(rtt_ns: u64) {
             let patience = Patience::for_round_trip(rtt_ns);

@@ -116,7 +116,7 @@ pub enum QosProblem {
     },
     #[error(
         "{sum} = {total} on uplink {uplink}, where the slice is guaranteed {available}: {excess} too much; \
-         percentages are of the ceiling, so lower them or raise `sliceGuarantee`"
+         percentages are of the ceiling, so lower them, or raise `sliceGuarantee` or, where there is none, the ceiling"
     )]
     GuaranteesAboveSliceGuarantee {
         sum: String,

@@ -1,7 +1,7 @@
 //! What a slice can count on when its packets leave this node by an uplink. One function, for the check of
 //! a configuration and for its compilation: what the one accepts the other can carry out.
 
-use slice_common::shaper::{Assured, ClassShare, LANE_PARTS, Rate, Refusal};
+use slice_common::shaper::{Assured, CLASS_MIN_BPS, ClassShare, LANE_PARTS, Rate, Refusal};
 
 use super::problem::QosProblem;
 use super::rate::{BitRate, shown};
@@ -142,7 +142,7 @@ fn explain(
                 class: class_name(class, classes),
                 uplink: uplink.name.clone(),
                 sum,
-                least: shown(Rate::MIN_BPS),
+                least: shown(CLASS_MIN_BPS),
             }
         }
         // The uplink's own sum is checked with all its slices; here are its classes'.
@@ -151,10 +151,10 @@ fn explain(
             let sum = named
                 .filter(|(class, _)| class.guarantee_percent > 0)
                 .map(|(class, share)| format!("{} {}", class.name, shown(share.guarantee_bps)))
-                .chain([format!(
-                    "1/{LANE_PARTS} for thin flows {}",
-                    shown(set_aside_bps)
-                )]);
+                .chain([match set_aside_bps > available_bps / LANE_PARTS {
+                    true => format!("the least for thin flows {}", shown(set_aside_bps)),
+                    false => format!("1/{LANE_PARTS} for thin flows {}", shown(set_aside_bps)),
+                }]);
             let total_bps = guarantees_bps + set_aside_bps;
             QosProblem::GuaranteesAboveSliceGuarantee {
                 sum: sum.collect::<Vec<_>>().join(" + "),
