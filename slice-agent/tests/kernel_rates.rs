@@ -3,9 +3,13 @@
 
 mod kernel_support;
 
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd as _;
+
 use kernel_support::Node;
 use kernel_support::links::NOTHING;
 use nix::sys::signal::Signal;
+use slice_common::layout::QueueClass;
 
 const CEILING: &str = "sliceplane_ceiling_bytes_per_second{uplink=\"wan\",slice=\"kafka\"}";
 const CONTROL: &str =
@@ -254,4 +258,84 @@ fn what_somebody_configured_stays_and_is_told_until_it_is_gone() {
         "{}",
         root(&node)
     );
+}
+
+/// Packets that went through a class.
+fn went_through(node: &Node, class: QueueClass) -> u64 {
+    let named = format!("{:x}:{:x}", QueueClass::TREE, class.minor());
+    let shown = node.tc(&format!("-s class show dev nic0 classid {named}"));
+    let count = shown
+        .split_once(" bytes ")
+        .and_then(|(_, rest)| rest.split_once(" pkt"));
+    let count = count.and_then(|(count, _)| count.parse().ok());
+    count.unwrap_or_else(|| panic!("{named}: {shown}"))
+}
+
+const MANY: u64 = 50;
+
+/// Sends as a process would that may choose (it has CAP_NET_ADMIN in its own network namespace).
+fn send_asking_for(class: QueueClass, to: &str) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let priority = class.priority();
+    // SAFETY: the value lives until the call returns, and its size is told.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PRIORITY,
+            (&raw const priority).cast(),
+            size_of::<u32>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
+    for _ in 0..MANY {
+        socket.send_to(b"now", (to, 9)).unwrap();
+    }
+}
+
+/// Neither where its packet goes for a slice, nor otherwise: its priority ends at its veth.
+#[test]
+fn a_pod_chooses_no_class_of_ours_by_its_own_priority() {
+    const OUTSIDE: &str = "172.20.1.99";
+    const IN_SLICE: &str = "10.77.64.1";
+    let Some(mut node) = Node::build() else {
+        return;
+    };
+    let text = with_classes(&node, "40M");
+    let ports = "{protocol: ICMP}]";
+    assert_eq!(text.matches(ports).count(), 1);
+    let opened = "{protocol: ICMP}, {protocol: UDP, port: 9}]";
+    node.configure_with(&text.replace(ports, opened));
+    for (address, mac) in [("172.20.1.12", "12"), (OUTSIDE, "99")] {
+        node.ip(&format!(
+            "neigh add {address} lladdr 02:00:00:00:00:{mac} dev nic0"
+        ));
+    }
+    for address in [OUTSIDE, IN_SLICE] {
+        node.open_way("kafka-0", address);
+    }
+    node.inside(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+    node.start();
+    node.until("packets are sent to classes", |node| node.plan() == NOTHING);
+
+    // Of class `control`. A packet of the node itself gets there: the control.
+    let wanted = QueueClass::Back(1);
+    assert_eq!(went_through(&node, wanted), 0);
+    node.inside(|| send_asking_for(wanted, OUTSIDE));
+    node.until("the node chooses", |node| {
+        went_through(node, wanted) == MANY
+    });
+
+    // A pod's go where they would have gone without: what is not of a slice, and the front of the default class.
+    for (to, place) in [
+        (OUTSIDE, QueueClass::OthersLeaf),
+        (IN_SLICE, QueueClass::Front(0)),
+    ] {
+        let before = went_through(&node, place);
+        node.inside_pod("kafka-0", || send_asking_for(wanted, to));
+        node.until("the pod's packets left", |node| {
+            went_through(node, place) >= before + MANY
+        });
+        assert_eq!(went_through(&node, wanted), MANY, "{to}");
+    }
 }

@@ -298,17 +298,12 @@ impl Node {
 
     /// Runs `f` on a thread inside the node's namespace.
     pub(crate) fn inside<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        let netns = File::open(Path::new("/run/netns").join(&self.netns)).unwrap();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
-                f()
-            });
-            match thread.join() {
-                Ok(value) => value,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        inside(&self.netns, f)
+    }
+
+    /// Runs `f` on a thread inside a pod's namespace.
+    pub(crate) fn inside_pod<T: Send>(&self, name: &str, f: impl FnOnce() -> T + Send) -> T {
+        inside(&format!("{}-{name}", self.netns), f)
     }
 
     /// The body of a page of the agent, or nothing while it does not answer.
@@ -369,6 +364,20 @@ impl Drop for Node {
             let _ = Command::new("ip").args(["netns", "del", netns]).output();
         }
     }
+}
+
+fn inside<T: Send>(netns: &str, f: impl FnOnce() -> T + Send) -> T {
+    let netns = File::open(Path::new("/run/netns").join(netns)).unwrap();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+            f()
+        });
+        match thread.join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// Both outputs of a command, for messages and for what they should contain.
