@@ -1,8 +1,8 @@
 //! A tunnel packet of this node leaves by an uplink that slices share. `underlay_guard` calls this program
 //! in its own place, where the agent says that there are terms.
 //!
-//! Probes have no slice: no terms are for them. Neither shaped nor charged, they are at most ten small
-//! packets a second on each path.
+//! Probes have no slice: no terms are for them. Neither shaped nor charged, they must fit beside the contract: on
+//! each path ten a second and as many answers, two of the ten as large as the path (docs/shaper.md).
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
