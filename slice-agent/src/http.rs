@@ -1,7 +1,8 @@
-//! `/metrics`, `/status`, `/healthz` and `/readyz`.
+//! `/metrics`, `/status`, `/healthz` and `/readyz` for everybody, and `/lend` for partners.
 
 mod ask;
 mod connections;
+mod lend;
 mod shared_page;
 
 use std::io::ErrorKind;
@@ -14,14 +15,15 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
 use crate::agent::status::Status;
 use crate::apply::maps::Maps;
+use crate::lending::Lending;
 use crate::metrics;
-pub use ask::ask;
+pub use ask::{ask, post as post_to};
 use connections::Limits;
 use shared_page::SharedPage;
 
@@ -38,6 +40,7 @@ const LIMITS: Limits = Limits {
 struct Shared {
     status: Status,
     maps: Maps,
+    lending: Lending,
     page: Arc<SharedPage>,
 }
 
@@ -66,8 +69,9 @@ pub fn raise_open_files_limit() -> Result<u64> {
 }
 
 /// Answers until the task is aborted.
-pub async fn serve(listener: TcpListener, status: Status, maps: Maps) {
+pub async fn serve(listener: TcpListener, status: Status, maps: Maps, lending: Lending) {
     let router = Router::new()
+        .route("/lend/{uplink}", any(lend::lend))
         .route("/metrics", get(metrics_page))
         .route("/status", get(status_page))
         .route("/healthz", get(health))
@@ -75,6 +79,7 @@ pub async fn serve(listener: TcpListener, status: Status, maps: Maps) {
         .with_state(Shared {
             status,
             maps,
+            lending,
             page: Arc::default(),
         });
     connections::serve(listener, router, LIMITS).await;
@@ -142,7 +147,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let bpffs = tempfile::tempdir().unwrap();
         let maps = Maps::new(crate::apply::pins::Pins::current(bpffs.path()));
-        let server = tokio::spawn(serve(listener, Status::new(Instant::now()), maps));
+        let status = Status::new(Instant::now());
+        let lending = Lending::new(maps.clone(), status.clone());
+        let server = tokio::spawn(serve(listener, status, maps, lending));
         let asked = async |path| tokio::task::spawn_blocking(move || ask(address, path)).await;
         assert_eq!(
             asked("/status").await.unwrap().unwrap(),

@@ -8,6 +8,7 @@ pub mod compile;
 pub mod ebpf_object;
 pub mod http;
 pub mod image;
+pub mod lending;
 pub mod logging;
 pub mod metrics;
 pub mod model;

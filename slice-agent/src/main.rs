@@ -101,6 +101,9 @@ fn check(path: &Path) -> Result<()> {
         if let Some(worst) = compile::beside_fellows(&configuration, uplink) {
             text.push_str(&format!("{worst}\n"));
         }
+        if let Some(words) = compile::lending_in_words(uplink) {
+            text.push_str(&format!("{words}\n"));
+        }
     }
     print(&text)
 }

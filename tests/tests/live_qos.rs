@@ -1,6 +1,8 @@
 //! What classes of a slice are promised on a paid link, in the lab with real agents: the fast part of
 //! `cargo xtask bench qos`. Needs root.
 
+#[path = "live_qos/lending.rs"]
+mod lending;
 #[path = "live_qos/pods.rs"]
 mod pods;
 #[path = "live_qos/two_nodes.rs"]
@@ -30,6 +32,10 @@ fn main() -> ExitCode {
             trial("two_nodes_keep_a_ceiling_together", || {
                 two_nodes::the_ceiling_holds_for_both(&agent_file(), options())
             }),
+            trial(
+                "what_nodes_lend_follows_demand_and_ends_with_the_lender",
+                || lending::follows_demand_and_ends_with_the_lender(&agent_file(), options()),
+            ),
             trial("pods_are_of_the_classes_that_are_said", || {
                 pods::are_of_the_classes_that_are_said(&agent_file(), options())
             }),

@@ -23,6 +23,7 @@ use crate::apply::maps::Maps;
 use crate::apply::netlink::{self, Event};
 use crate::apply::programs::{BpfLog, Mechanism};
 use crate::apply::{Dataplane, pins::Pins};
+use crate::lending::Lending;
 use crate::{capability, ebpf_object, http, logging};
 use meter::Meter;
 use prober::Prober;
@@ -73,9 +74,14 @@ pub async fn run(options: Options) -> Result<()> {
     let maps = Maps::new(pins);
     let prober = Prober::start(maps.clone(), status.clone())?;
     let meter = Meter::new(maps.clone(), status.clone());
-    let server = tokio::spawn(http::serve(listener, status.clone(), maps));
-    let reconciler = Reconciler::new(dataplane, &options.config, status, prober);
+    let lending = Lending::new(maps.clone(), status.clone());
+    let server = tokio::spawn(http::serve(listener, status.clone(), maps, lending.clone()));
+    // Not in the loop below: partners are to be asked and answered while something is being changed.
+    let lender = tokio::spawn(lending.clone().run());
+    let reconciler = Reconciler::new(dataplane, &options.config, status, (prober, lending));
     turn(reconciler, meter, events, &mut signals).await;
+    // What is lent and borrowed ends by itself.
+    lender.abort();
     server.abort();
     drop(pins_lock);
     drop(lock);

@@ -13,6 +13,7 @@ use super::status::Status;
 use crate::apply::Dataplane;
 use crate::compile::{self, UplinkQueue};
 use crate::image::{Attachment, HostFacts, Names, NodeImage, Program};
+use crate::lending::Lending;
 use crate::model::{self, ConfigError, EarlyDrop, Validated};
 use crate::observe::{self, host, refusals};
 use crate::plan::{Change, plan};
@@ -32,6 +33,7 @@ pub(super) struct Reconciler {
     schedule: Schedule,
     status: Status,
     prober: Prober,
+    lending: Lending,
     /// Whether the last plan was carried out and nothing is left to do.
     converged: bool,
     /// Whether a plan broke off: what flows remember may belong to tables that are gone, and a plan that takes
@@ -52,7 +54,12 @@ pub(super) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(super) fn new(dataplane: Dataplane, config: &Path, status: Status, prober: Prober) -> Self {
+    pub(super) fn new(
+        dataplane: Dataplane,
+        config: &Path,
+        status: Status,
+        (prober, lending): (Prober, Lending),
+    ) -> Self {
         Self {
             dataplane,
             watched: Watched::new(config),
@@ -62,6 +69,7 @@ impl Reconciler {
             schedule: Schedule::new(Instant::now()),
             status,
             prober,
+            lending,
             converged: false,
             broke_off: false,
             reported: Vec::new(),
@@ -198,6 +206,7 @@ impl Reconciler {
                     for doubt in candidate.doubts() {
                         tracing::warn!("{doubt}");
                     }
+                    self.lending.arrange(&candidate.node().uplinks);
                     self.accepted = self.candidate.take();
                     self.reported.clear();
                     self.status.update(|state| state.config_valid = true);

@@ -8,6 +8,7 @@ use slice_common::layout::{Settings, ShaperKey, ShaperTerms};
 
 use crate::compile::{SharedCeiling, UplinkQueue};
 use crate::image::{Names, NodeImage, Program};
+use crate::lending::standing::{Standing, UplinkLending};
 use crate::metrics::usage::Usage;
 
 /// The loop looks after everything several times a second; silent for this long, it hangs.
@@ -43,6 +44,10 @@ pub struct State {
     pub shared_ceilings: BTreeMap<ShaperKey, SharedCeiling>,
     /// How much of what this node may send was used lately.
     pub usage: Usage,
+    /// What of it other nodes lend, and have.
+    pub loans: BTreeMap<ShaperKey, Standing>,
+    /// By name of the uplink, where its nodes lend.
+    pub lending: BTreeMap<String, UplinkLending>,
     /// By path: the largest packet that a probe found it to carry.
     pub path_mtus: BTreeMap<u32, u32>,
     /// Entries of the maps that the agent writes.
@@ -110,6 +115,8 @@ impl Status {
             only_forwarded: BTreeSet::new(),
             shared_ceilings: BTreeMap::new(),
             usage: Usage::default(),
+            loans: BTreeMap::new(),
+            lending: BTreeMap::new(),
             path_mtus: BTreeMap::new(),
             map_entries: BTreeMap::new(),
             last_turn: now,
@@ -118,6 +125,11 @@ impl Status {
 
     pub fn read(&self) -> State {
         self.lock().clone()
+    }
+
+    /// What is wanted of the state, without the rest.
+    pub fn see<T>(&self, of: impl FnOnce(&State) -> T) -> T {
+        of(&self.lock())
     }
 
     pub fn update(&self, change: impl FnOnce(&mut State)) {

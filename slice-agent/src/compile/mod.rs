@@ -20,7 +20,8 @@ mod ways;
 pub use early_drop::{Obstacle, early_drop};
 pub use node_addresses::left_out;
 pub use shaping::{
-    SharedCeiling, SliceShaping, beside_fellows, in_words, shaping, shared_ceilings, shares,
+    SharedCeiling, SliceShaping, beside_fellows, in_words, lending_in_words, shaping,
+    shared_ceilings, shares,
 };
 pub use tables::{asked_by, compile, pods_without_mac};
 pub use trees::tree as class_tree;

@@ -12,7 +12,7 @@ use super::classes::DEFAULT_NAME;
 use super::clocks;
 use super::queues;
 use crate::image::{HostFacts, Prefixed};
-use crate::model::{self, ConfigError, Share, Validated, ValidatedSlice, ValidatedUplink};
+use crate::model::{self, ConfigError, Shaper, Share, Validated, ValidatedSlice, ValidatedUplink};
 
 /// The terms of one slice on one uplink of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,6 +192,22 @@ pub fn beside_fellows(configuration: &Validated, uplink: &ValidatedUplink) -> Op
             model::listed(fellows.into_iter()),
         )
     })
+}
+
+/// With whom a node lends parts of that, for a person.
+pub fn lending_in_words(uplink: &ValidatedUplink) -> Option<String> {
+    let lending = uplink.lending.as_ref()?;
+    let partners = lending.partners.iter().map(ToString::to_string);
+    Some(format!(
+        "uplink {}: lends what it does not use of that to {partners}, {}; the token is in {}",
+        uplink.name,
+        match uplink.shaper {
+            Shaper::Htb => "and borrows nothing, because classes of htb keep their rates",
+            _ => "and borrows from there where packets do not wait in classes of htb",
+        },
+        lending.token_file.display(),
+        partners = partners.collect::<Vec<_>>().join(", "),
+    ))
 }
 
 fn patience(backend: ShaperBackend) -> Patience {

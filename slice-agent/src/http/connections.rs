@@ -4,10 +4,13 @@
 //! Neither keeps a scrape out: one connection too many closes the oldest, not the newest.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -33,8 +36,8 @@ pub(super) struct Limits {
 pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits) {
     let mut open = VecDeque::new();
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, remote) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!("cannot accept a connection for metrics or health: {error}");
                 sleep(ACCEPT_AGAIN).await;
@@ -47,18 +50,30 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits)
         {
             oldest.abort();
         }
-        let connection = timeout(limits.whole, answer(stream, router.clone(), limits.head));
+        let connection = timeout(
+            limits.whole,
+            answer((stream, remote), router.clone(), limits.head),
+        );
         open.push_back(tokio::spawn(connection).abort_handle());
     }
 }
 
-async fn answer(stream: TcpStream, router: Router, head: Duration) {
+/// Whose connection it is; every request has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remote(pub(super) SocketAddr);
+
+async fn answer((stream, remote): (TcpStream, SocketAddr), router: Router, head: Duration) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Remote(remote));
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head)
         .keep_alive(false)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
         tracing::debug!("a connection for metrics or health broke: {error}");
     }

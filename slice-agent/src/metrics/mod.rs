@@ -1,5 +1,6 @@
 //! The page that Prometheus scrapes: one snapshot of the kernel and the agent per scrape.
 
+mod loans;
 pub mod names;
 pub(crate) mod rates;
 mod snapshot;

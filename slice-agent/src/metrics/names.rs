@@ -171,6 +171,7 @@ pub const PATH_UNPROVEN: Metric = counter(
 
 const OF_SLICE: &[&str] = &["uplink", "slice"];
 const OF_CLASS: &[&str] = &["uplink", "slice", "class"];
+const OF_PARTNER: &[&str] = &["uplink", "slice", "partner"];
 const OF_MODE: &[&str] = &["uplink", "slice", "class", "mode"];
 
 pub const QUEUE_INFO: Metric = gauge(
@@ -230,7 +231,8 @@ pub const SHAPED_WITH_SOCKET: Metric = counter(
 pub const CEILING_USED: Metric = ratio(
     "sliceplane_ceiling_used_ratio",
     OF_SLICE,
-    "What a slice sent by an uplink in the last five seconds, as a part of what this node may send of it at most",
+    "What a slice sent by an uplink in the last five seconds, as a part of what this node may send of it at most; \
+     above 1 where it has more of other nodes",
 );
 pub const CLASS_GUARANTEE_USED: Metric = ratio(
     "sliceplane_class_guarantee_used_ratio",
@@ -244,6 +246,22 @@ pub const WITH_SOCKET: Metric = ratio(
     "The part of the packets that left in the last five seconds that their sender's socket still knew of; \
      missing where none left, and on a gateway without pods of the slice, which only passes packets on; one with \
      some counts both",
+);
+pub const LENT: Metric = gauge(
+    "sliceplane_ceiling_lent_bytes_per_second",
+    OF_PARTNER,
+    "What this node lends another one that sends by the same link, of its part of a slice's ceiling",
+);
+pub const BORROWED: Metric = gauge(
+    "sliceplane_ceiling_borrowed_bytes_per_second",
+    OF_PARTNER,
+    "What this node has of another one's part of a slice's ceiling, beyond its own",
+);
+pub const PARTNER_ANSWERS: Metric = gauge(
+    "sliceplane_lending_partner_up",
+    &["uplink", "partner"],
+    "Whether the agent of a node that sends by the same link answered when it was asked last; without it \
+     nothing is borrowed from there",
 );
 pub const QUEUE_DELAY: Metric = Metric {
     kind: Kind::Delays,
@@ -289,6 +307,9 @@ pub const METRICS: &[Metric] = &[
     CEILING_USED,
     CLASS_GUARANTEE_USED,
     WITH_SOCKET,
+    LENT,
+    BORROWED,
+    PARTNER_ANSWERS,
     QUEUE_DELAY,
 ];
 

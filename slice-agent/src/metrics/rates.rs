@@ -9,6 +9,7 @@ use slice_common::id::TrafficClass;
 use slice_common::layout::{Counter, ShaperBackend, ShaperCounts, ShaperTerms};
 use slice_common::shaper::{ByteCost, DELAY_BUCKETS, delay_bucket_end_ns};
 
+use super::loans;
 use super::names::{self, Metric};
 use super::snapshot::{Labels, class_number, named, slice_label};
 use crate::agent::status::State;
@@ -36,6 +37,9 @@ const SERIES: &[Metric] = &[
     names::CEILING_USED,
     names::CLASS_GUARANTEE_USED,
     names::WITH_SOCKET,
+    names::LENT,
+    names::BORROWED,
+    names::PARTNER_ANSWERS,
 ];
 
 type Counts = BTreeMap<u32, ShaperCounts>;
@@ -47,7 +51,7 @@ pub(crate) fn places(state: &State) -> Vec<u32> {
 }
 
 /// The classes that are configured, with the places of their clocks.
-pub(super) fn classes(terms: &ShaperTerms) -> impl Iterator<Item = (TrafficClass, u32)> {
+pub(crate) fn classes(terms: &ShaperTerms) -> impl Iterator<Item = (TrafficClass, u32)> {
     let all = (0..TrafficClass::COUNT as u32).map(TrafficClass::from_low_bits);
     let configured = all.filter(|class| terms.has_class(*class));
     configured.map(|class| (class, ShaperTerms::class_clocks(terms.clocks, class)))
@@ -94,6 +98,9 @@ impl Rates {
             if let Some(used) = state.usage.slices.get(key) {
                 rates.put_some(names::CEILING_USED, &slice, used.sent.ratio());
             }
+        }
+        for (metric, labels, value) in loans::series(state) {
+            rates.put(metric, &labels, value);
         }
         rates
     }
@@ -175,7 +182,7 @@ fn modes(counts: &ShaperCounts) -> [(&'static str, Counter); 4] {
 }
 
 /// As configured.
-pub(super) fn ceiling_bytes_per_second(terms: &ShaperTerms) -> u64 {
+pub(crate) fn ceiling_bytes_per_second(terms: &ShaperTerms) -> u64 {
     terms.slice().ceiling_bps().map_or(0, |bps| bps.div_ceil(8))
 }
 

@@ -3,6 +3,7 @@
 use slice_common::id::TrafficClass;
 use slice_common::layout::{ShaperKey, ShaperTerms};
 
+use super::loans;
 use super::rates::{backend, bytes_per_second, ceiling_bytes_per_second, class_label, classes};
 use super::snapshot::{named, slice_label};
 use super::usage::{PARTS, Used};
@@ -32,10 +33,12 @@ pub fn page(state: &State) -> String {
     lines.extend(state.queues.iter().map(ToString::to_string));
     for (key, terms) in &state.rates {
         lines.push(of_slice(state, key, terms));
+        lines.extend(loans::line(state, key));
         for (class, _) in classes(terms) {
             lines.push(of_class(state, key, terms, class));
         }
     }
+    lines.extend(loans::of_uplinks(state));
     lines.join("\n") + "\n"
 }
 
@@ -109,7 +112,7 @@ fn bits(bytes_per_second: u64) -> String {
     shown(bytes_per_second.saturating_mul(8))
 }
 
-fn percent(parts: u64) -> String {
+pub(super) fn percent(parts: u64) -> String {
     format!("{:.1} %", parts as f64 * 100.0 / PARTS as f64)
 }
 

@@ -272,6 +272,30 @@ pub const OBJECTS: &[Object] = &[
                  first of these that kernel and device have. What somebody configured at the interface's root stays; \
                  where what is asked for cannot be had, packets go as with `Vq`, and the agent says so.",
             ),
+            field(
+                "lending",
+                "nothing is lent",
+                "The nodes that send by this link lend each other what they do not use of their parts, never more than \
+                 the ceiling in sum.",
+            ),
+        ],
+    },
+    Object {
+        type_name: "LendingFields",
+        title: "Node: `uplinks[].lending`",
+        fields: &[
+            field(
+                "partners",
+                REQUIRED,
+                "Where the agents of other nodes that send by the link listen (`--listen`), as `192.0.2.12:9464`; at most \
+                 `nodes` less one, and each lists this node too, by the address that it asks from.",
+            ),
+            field(
+                "tokenFile",
+                REQUIRED,
+                "A file on this host with a secret of 16 to 1024 visible characters, the same on all of these nodes. It is \
+                 read with each configuration (SIGHUP too), and should be readable by root only.",
+            ),
         ],
     },
     Object {
@@ -585,7 +609,7 @@ mod tests {
             };
         }
         see!(NodeDocument UnderlayFields EndpointFields BlockFields PeerFields RemoteFields);
-        see!(UplinkFields RatesFields);
+        see!(UplinkFields LendingFields RatesFields);
         see!(SliceDocument MetadataFields SpecFields AddressingFields IsolationFields);
         see!(PolicyFields RuleFields OutsideFields TrafficFields QosFields ClassFields);
         see!(ElsewhereFields MatchFields);

@@ -25,8 +25,8 @@ pub(crate) use qos::{KnownPod, class_of};
 pub(crate) use slice::{namespaces, sources};
 pub use validate::validate;
 pub use validated::{
-    Action, Addressing, Delivery, EarlyDrop, Isolation, IsolationLevel, Labels, Namespaces,
-    OutsideRule, Protocol, QosProfile, Rates, Rule, Shaper, Traffic, TrafficClassRule, Underlay,
-    Validated, ValidatedBlock, ValidatedElsewhere, ValidatedEndpoint, ValidatedNode, ValidatedPeer,
-    ValidatedRemote, ValidatedSlice, ValidatedUplink,
+    Action, Addressing, Delivery, EarlyDrop, Isolation, IsolationLevel, Labels, Lending,
+    Namespaces, OutsideRule, Protocol, QosProfile, Rates, Rule, Shaper, Traffic, TrafficClassRule,
+    Underlay, Validated, ValidatedBlock, ValidatedElsewhere, ValidatedEndpoint, ValidatedNode,
+    ValidatedPeer, ValidatedRemote, ValidatedSlice, ValidatedUplink,
 };

@@ -120,6 +120,14 @@ pub struct UplinkFields {
     pub rate: RateText,
     pub nodes: Option<u64>,
     pub shaper: Option<String>,
+    pub lending: Option<LendingFields>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LendingFields {
+    pub partners: Vec<String>,
+    pub token_file: String,
 }
 
 /// `200M`, or bits per second as a number.

@@ -1,7 +1,8 @@
 //! The configuration with its meaning: every value is sound, every reference leads somewhere.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use slice_common::id::{PathGroupId, SliceId};
@@ -62,6 +63,16 @@ pub struct ValidatedUplink {
     /// How many nodes send by it, this one among them.
     pub nodes: u32,
     pub shaper: Shaper,
+    pub lending: Option<Lending>,
+}
+
+/// With whom a node lends parts of slices' ceilings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lending {
+    /// Where the agents of others that send by the link listen. Each has an address of its own.
+    pub partners: Vec<SocketAddrV4>,
+    /// Has the secret that all of them know.
+    pub token_file: PathBuf,
 }
 
 /// What is to keep packets to their time on an uplink.

@@ -8,11 +8,11 @@ use slice_tests::bench::qos::load::{CongestionControl, StreamSpec, Streams};
 use slice_tests::child::poll_until;
 use slice_tests::harness::say;
 use slice_tests::lab::config::node_documents;
-use slice_tests::lab::inventory::{NODES, cluster_index};
+use slice_tests::lab::inventory::{NODES, NodeSpec, cluster_index};
 use slice_tests::lab::{Lab, LabOptions, Wan};
 use slice_tests::relay::Settings;
 
-const CEILING_BPS: f64 = 40e6;
+pub(super) const CEILING_BPS: f64 = 40e6;
 const LIMIT: Duration = Duration::from_secs(30);
 /// What the ceiling lets pass in half a second, and in two.
 const SETTLING_BYTES: u64 = 2_500_000;
@@ -86,14 +86,20 @@ fn wait_for(lab: &Lab, more_bytes: u64) -> Result<()> {
 
 /// What the link carried from east to west since it exists.
 fn wire_bytes(lab: &Lab) -> Result<u64> {
+    Ok(wire_bytes_at(lab)?.0)
+}
+
+/// That, and when it had, by the clock of the link.
+pub(super) fn wire_bytes_at(lab: &Lab) -> Result<(u64, u64)> {
     let index = |cluster| cluster_index(cluster).with_context(|| format!("no {cluster}"));
     let stats = lab.relay()?.stats()?;
     let direction = stats.directions[index("east")?][index("west")?];
-    Ok(direction.bytes_out + ETHERNET_BYTES * direction.packets_out)
+    let bytes = direction.bytes_out + ETHERNET_BYTES * direction.packets_out;
+    Ok((bytes, stats.at_ns))
 }
 
 /// From a pod of cluster east to the one in west.
-fn stream(lab: &Lab, from: &str) -> Result<Streams> {
+pub(super) fn stream(lab: &Lab, from: &str) -> Result<Streams> {
     let spec = StreamSpec {
         port: 5201,
         flows: 4,
@@ -114,8 +120,19 @@ fn used(lab: &Lab) -> Result<[f64; 2]> {
 
 /// Gives slice shop a ceiling on links that so many nodes of each cluster send by.
 fn set_nodes(lab: &Lab, nodes: u32) -> Result<()> {
+    configure(lab, nodes, |node| {
+        with_ceiling(&node_documents(node)?, nodes)
+    })
+}
+
+/// Gives every node such documents, by which so many send by a link.
+pub(super) fn configure(
+    lab: &Lab,
+    nodes: u32,
+    documents: impl Fn(&NodeSpec) -> Result<String>,
+) -> Result<()> {
     for node in &NODES {
-        let text = with_ceiling(&node_documents(node)?, nodes)?;
+        let text = documents(node)?;
         let file = lab.node(node.name)?.config;
         let beside = file.with_extension("new");
         std::fs::write(&beside, text)?;
@@ -132,7 +149,7 @@ fn set_nodes(lab: &Lab, nodes: u32) -> Result<()> {
     taken.with_context(|| format!("not every agent took over that {nodes} nodes send"))
 }
 
-fn with_ceiling(text: &str, nodes: u32) -> Result<String> {
+pub(super) fn with_ceiling(text: &str, nodes: u32) -> Result<String> {
     let documents = text.split("---\n").map(|document| {
         let uplinks =
             format!("uplinks: [{{name: wan, interface: nic0, rate: 100M, nodes: {nodes}}}]\n");

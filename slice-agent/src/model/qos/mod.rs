@@ -3,6 +3,7 @@
 
 mod classes;
 mod gateways;
+mod lending;
 mod pods;
 mod problem;
 mod rate;

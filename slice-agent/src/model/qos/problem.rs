@@ -135,6 +135,36 @@ pub enum QosProblem {
         sum: String,
         least: String,
     },
+    // Lending.
+    #[error(
+        "`{0}` is no place where an agent listens; write the partner's address and the port of its `--listen`, as in \
+         192.0.2.12:9464"
+    )]
+    NotAPartner(String),
+    #[error("{0} is this node itself; a partner is another node that sends by the link")]
+    PartnerOfItself(std::net::Ipv4Addr),
+    #[error("{0} is a partner already; a partner is known by its address, so list each once")]
+    PartnerTwice(std::net::Ipv4Addr),
+    #[error(
+        "{partners} partners, where {nodes} nodes send by the link, this one among them; list those of the others that \
+         lend, at most {most}, or correct `nodes`", most = nodes.saturating_sub(1)
+    )]
+    NumberOfPartners { partners: usize, nodes: u64 },
+    #[error(
+        "`{0}` is no path of a file from the root on; write it as in /etc/sliceplane/lending.token"
+    )]
+    NotAFile(String),
+    #[error(
+        "{sum} = {total} on uplink {uplink}, which has {rate}: slices have guaranteed parts of it then, and nodes cannot \
+         lend those; lower ceilings by {excess}, or remove `lending`"
+    )]
+    LendingOversold {
+        sum: String,
+        total: String,
+        rate: String,
+        uplink: String,
+        excess: String,
+    },
     #[error(
         "this gateway has pods of slice {slice}, and so has its fellow {fellows}: what they send leaves by their own \
          gateway, whichever one members choose, so each sends by uplink {uplink} up to {sum}; write `nodes: {senders}` on \

@@ -42,6 +42,7 @@ pub(in crate::model) fn check(
     }
     for uplink in &node.uplinks {
         check_shares(node, uplink, &shaped, found);
+        check_lending(node, uplink, &shaped, found);
     }
 }
 
@@ -110,6 +111,38 @@ fn sends_to(node: &ValidatedNode, peer: &ValidatedPeer, slice: &ValidatedSlice) 
         .flat_map(|remote| &remote.blocks)
         .chain(&peer.blocks);
     peer.cluster != node.cluster && blocks.any(|block| block.slice == slice.name)
+}
+
+/// Where ceilings do not fit into the uplink together, slices are guaranteed parts of it, and a loan would not
+/// change those.
+fn check_lending(
+    node: &ValidatedNode,
+    uplink: &ValidatedUplink,
+    shaped: &[Shaped],
+    found: &mut Findings,
+) {
+    let ceilings: Vec<_> = shaped
+        .iter()
+        .map(|(slice, profile)| (slice, whole(uplink, &node.cluster, profile).ceiling))
+        .collect();
+    let total_bps: u64 = ceilings.iter().map(|(_, ceiling)| ceiling.bps()).sum();
+    let Some(excess_bps) = total_bps.checked_sub(uplink.rate.bps()) else {
+        return;
+    };
+    if uplink.lending.is_none() || excess_bps == 0 {
+        return;
+    }
+    let named = ceilings
+        .iter()
+        .map(|(slice, ceiling)| format!("{} {ceiling}", slice.name));
+    let problem = QosProblem::LendingOversold {
+        sum: named.collect::<Vec<_>>().join(" + "),
+        total: shown(total_bps),
+        rate: uplink.rate.to_string(),
+        uplink: uplink.name.clone(),
+        excess: shown(excess_bps),
+    };
+    found.add(&uplink.place.field("lending"), problem.into());
 }
 
 fn check_shares(

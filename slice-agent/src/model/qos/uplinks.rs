@@ -1,5 +1,6 @@
 //! The links of a node that are paid for.
 
+use super::lending;
 use super::rate::BitRate;
 use crate::model::error::{Place, Problem};
 use crate::model::qos::QosProblem;
@@ -53,6 +54,7 @@ fn check_uplink(
     let nodes = scalar::number("a number of nodes", fields.nodes.unwrap_or(1), 1, NODES_MAX);
     let nodes = found.take(&place.field("nodes"), nodes);
     let shaper = found.take(&place.field("shaper"), shaper(fields));
+    let lending = lending::check(place, fields, underlay, found);
     Some(ValidatedUplink {
         place: place.clone(),
         name: name?,
@@ -60,6 +62,7 @@ fn check_uplink(
         rate: rate?,
         nodes: u32::try_from(nodes?).ok()?,
         shaper: shaper?,
+        lending,
     })
 }
 

@@ -1,0 +1,79 @@
+//! With whom a node lends parts of ceilings, and what it must prove to whom it asks.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+
+use super::problem::QosProblem;
+use crate::model::error::{Place, Problem};
+use crate::model::scalar;
+use crate::model::unchecked::{LendingFields, UplinkFields};
+use crate::model::validate::Findings;
+use crate::model::validated::{Lending, Underlay};
+
+/// `underlay` is `None` where it is wrong itself.
+pub(super) fn check(
+    place: &Place,
+    uplink: &UplinkFields,
+    underlay: Option<&Underlay>,
+    found: &mut Findings,
+) -> Option<Lending> {
+    let fields = uplink.lending.as_ref()?;
+    let place = place.field("lending");
+    check_number(&place, fields, uplink, found);
+    let mut known = BTreeSet::new();
+    let mut partners = Vec::new();
+    for (index, text) in fields.partners.iter().enumerate() {
+        let at = place.item("partners", index);
+        let Some(partner) = found.take(&at, partner(text)) else {
+            continue;
+        };
+        let address = *partner.ip();
+        if underlay.is_some_and(|own| own.address == address) {
+            found.add(&at, QosProblem::PartnerOfItself(address).into());
+        }
+        if !known.insert(address) {
+            found.add(&at, QosProblem::PartnerTwice(address).into());
+        }
+        partners.push(partner);
+    }
+    let token_file = found.take(&place.field("tokenFile"), token_file(&fields.token_file))?;
+    Some(Lending {
+        partners,
+        token_file,
+    })
+}
+
+/// Who sends by the link but this node may be a partner, and nobody else.
+fn check_number(
+    place: &Place,
+    fields: &LendingFields,
+    uplink: &UplinkFields,
+    found: &mut Findings,
+) {
+    let nodes = uplink.nodes.unwrap_or(1);
+    let partners = fields.partners.len();
+    let is_right = partners > 0 && (partners as u64) < nodes;
+    if !is_right {
+        let problem = QosProblem::NumberOfPartners { partners, nodes };
+        found.add(&place.field("partners"), problem.into());
+    }
+}
+
+fn partner(text: &str) -> Result<SocketAddrV4, Problem> {
+    let wrong = || QosProblem::NotAPartner(text.to_owned());
+    let partner: SocketAddrV4 = text.parse().map_err(|_| wrong())?;
+    scalar::host_address(&partner.ip().to_string())?;
+    if partner.port() == 0 {
+        return Err(wrong().into());
+    }
+    Ok(partner)
+}
+
+fn token_file(text: &str) -> Result<PathBuf, Problem> {
+    let path = PathBuf::from(text);
+    match path.is_absolute() && path.file_name().is_some() {
+        true => Ok(path),
+        false => Err(QosProblem::NotAFile(text.to_owned()).into()),
+    }
+}
