@@ -41,7 +41,7 @@ fn partners_and_the_file_are_taken_over() {
              there where packets do not wait in classes of htb; the token is in /etc/sliceplane/lending.token"
         )
     );
-    let without = check_text(&shaped_but(&[])).unwrap_or_else(|errors| panic!("{errors}"));
+    let without = check_text(shaped_but(&[])).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(without.node().uplinks[0].lending, None);
 }
 
