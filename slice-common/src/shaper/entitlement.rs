@@ -9,14 +9,14 @@ use super::cost::Rate;
 /// The part of what is assured that no class is entitled to: a tenth. Thin flows may use it ahead of
 /// everybody, but for what is kept spare.
 pub const LANE_PARTS: u64 = 10;
-/// The part of each ceiling that is kept spare: a 200th. A class that wakes up sends its guarantee while
+/// The part of each ceiling that is kept spare: a hundredth. A class that wakes up sends its guarantee while
 /// others still hold slots; what that is in the worst second fits in here.
-pub const SPARE_PARTS: u64 = 200;
-/// What a slice is guaranteed of an uplink is kept by a clock that is a hundredth slower, not a 200th as the
+pub const SPARE_PARTS: u64 = 100;
+/// What a slice is guaranteed of an uplink is kept by a clock that is a 67th slower, not a hundredth as the
 /// contract's: rounding up costs a fast clock more, so with equal parts the contract's would lead ever
 /// further while slices fill their guarantees, and nobody could borrow for as long when one of them stops. A
 /// 200th between them is what five million packets of a slice in a second are rounded up by.
-pub(super) const GUARANTEE_SPARE_PARTS: u64 = 100;
+pub(super) const GUARANTEE_SPARE_PARTS: u64 = 67;
 
 /// What a class has at least: its interactive and its backlogged flows have clocks of their own, and none is slower
 /// than [`Rate::MIN_BPS`].
@@ -152,8 +152,8 @@ mod tests {
             };
             (Rate::MIN_BPS..).find(fits)
         };
-        // 16k for each class, 8k or a tenth for thin flows, and a 200th that is spare.
-        assert_eq!(lowest(1), Some(24_120));
+        // 16k for each class, 8k or a tenth for thin flows, and a hundredth that is spare.
+        assert_eq!(lowest(1), Some(24_242));
         assert_eq!(lowest(8), Some(142_222));
     }
 

@@ -121,13 +121,13 @@ fn contract_leads_ns(guarantees_are_slower: bool) -> Vec<u64> {
     profile.uplink_bps = Some((CONTRACT_BPS, CONTRACT_BPS / 2));
     let mut plant = Plant::new(&[profile.clone(), profile]);
     if !guarantees_are_slower {
-        let half = ByteCost::at(rate(CONTRACT_BPS / 2 / 200 * 199));
+        let half = ByteCost::at(rate(CONTRACT_BPS / 2 / 100 * 99));
         for slice in &mut plant.slices {
             slice.uplink.guarantee = half;
         }
     }
     let flows = [flow_words(), flow_words()];
-    let packet = WireBytes::new(152);
+    let packet = WireBytes::new(150);
     let mut leads = Vec::new();
     let mut now = START;
     for _ in 0..5 {
