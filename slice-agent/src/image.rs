@@ -354,6 +354,8 @@ pub struct Secrets {
     pub tunnel_mark: u32,
     /// Proves at the kernel's tunnel device where a packet was judged.
     pub detour: [u16; 4],
+    /// By which the shaper finds the records of flows.
+    pub flows: [u32; 2],
 }
 
 /// A routing rule that looks at packets' marks: those that agree with `mark` in the bits of `mask`.

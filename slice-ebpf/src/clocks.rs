@@ -3,7 +3,10 @@
 use slice_common::layout::{
     ClassClocks, FlowClocks, ShaperClass, ShaperTerms, SliceClocks, UplinkClocks,
 };
-use slice_common::shaper::{ClassWords, FlowWords, LeafWords, SliceWords, UplinkWords, Word};
+use slice_common::shaper::{
+    ClassWords, FlowWords, LeafWords, Owner, Record, RecordWords, SliceWords, UplinkWords, Word,
+    find,
+};
 
 use crate::maps;
 
@@ -29,11 +32,18 @@ macro_rules! clock {
 
 /// Those of a class and a flow. Nothing where the agent names a place that no map has.
 #[inline(always)]
-pub(crate) fn of(terms: &ShaperTerms, class: &ShaperClass, flow_place: u32) -> Option<Clocks> {
+pub(crate) fn of(
+    terms: &ShaperTerms,
+    class: &ShaperClass,
+    flow: Owner,
+    now_ns: u64,
+) -> Option<Clocks> {
     let uplink: *mut UplinkClocks = maps::uplink_clocks(terms.uplink_clocks)?;
     let slice: *mut SliceClocks = maps::slice_clocks(terms.clocks)?;
     let of_class: *mut ClassClocks = maps::class_clocks(class.clocks)?;
-    let flow: *mut FlowClocks = maps::flow_clocks(flow_place)?;
+    let first = record(flow.place())?;
+    let second = || record(flow.second_place());
+    let record = find(flow, unlinked(now_ns), first, second)?.words();
     Some(Clocks {
         uplink: UplinkWords {
             contract: clock!(uplink, contract_ns),
@@ -48,19 +58,53 @@ pub(crate) fn of(terms: &ShaperTerms, class: &ShaperClass, flow_place: u32) -> O
             front: clock!(of_class, front_ns),
             back: clock!(of_class, back_ns),
         },
-        flow: FlowWords {
-            departure: clock!(flow, departure_ns),
-            thin: clock!(flow, thin_ns),
-            pace: clock!(flow, pace_ns),
-            waited: clock!(flow, waited_ns),
-            stance: clock!(flow, stance),
-        },
+        flow: record.flow,
         leaf: LeafWords {
             back: clock!(of_class, joined_back_ns),
-            joined: clock!(flow, joined_ns),
-            joined_at: clock!(flow, joined_at_ns),
+            joined: record.joined,
+            gone: record.gone,
         },
     })
+}
+
+/// The same number, of which the verifier knows nothing. What it learns of one by comparisons it knows of its copies
+/// too, and would look at everything that follows once for each thing that it learnt.
+#[inline(always)]
+pub(crate) fn unlinked(number: u64) -> u64 {
+    let whole = &raw const number;
+    let halves: *const u32 = whole.cast();
+    // SAFETY: both halves of a word that is there.
+    let (low, high) = unsafe { (halves.read_volatile(), halves.add(1).read_volatile()) };
+    (high as u64) << 32 | low as u64
+}
+
+#[inline(always)]
+fn record(place: u32) -> Option<FlowRecord> {
+    maps::flow_clocks(place).map(FlowRecord)
+}
+
+/// In a map.
+#[derive(Clone, Copy)]
+struct FlowRecord(*mut FlowClocks);
+
+impl Record for FlowRecord {
+    type Word = Clock;
+
+    #[inline(always)]
+    fn words(self) -> RecordWords<Clock> {
+        RecordWords {
+            owner: clock!(self.0, owner),
+            flow: FlowWords {
+                departure: clock!(self.0, departure_ns),
+                thin: clock!(self.0, thin_ns),
+                pace: clock!(self.0, pace_ns),
+                waited: clock!(self.0, waited_ns),
+                stance: clock!(self.0, stance),
+            },
+            joined: clock!(self.0, joined_ns),
+            gone: clock!(self.0, gone_ns),
+        }
+    }
 }
 
 impl Word for Clock {

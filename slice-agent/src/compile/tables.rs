@@ -134,6 +134,7 @@ impl<'a> Builder<'a> {
             underlay_mac,
             reserved_mac: 0,
             tunnel_ifindex: Settings::PORT_OWNERS,
+            flow_secret: self.facts.secrets.flows,
         });
         let owner = PortOwner::INTERFACE.to_owned();
         let port = underlay.port;

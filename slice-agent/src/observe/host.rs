@@ -77,8 +77,10 @@ fn draw_secrets(mark_rules: &BTreeSet<MarkRule>) -> Result<Secrets> {
     for first in [0, 6] {
         detour[first] = detour[first] & 0xfc | 0x02;
     }
+    let flow = || getrandom::u32().context("cannot draw a random number");
     Ok(Secrets {
         tunnel_mark,
+        flows: [flow()?, flow()?],
         detour: [0, 2, 4, 6].map(|at| u16::from_ne_bytes([detour[at], detour[at + 1]])),
     })
 }
@@ -142,6 +144,7 @@ pub fn known_in(image: &NodeImage, interfaces: &BTreeMap<String, Interface>) -> 
             .map_or_else(Secrets::default, |settings| Secrets {
                 tunnel_mark: settings.tunnel_mark,
                 detour: settings.detour_secret,
+                flows: settings.flow_secret,
             }),
         neighbours: known
             .map(|pod| ((asked_by(pod.ifindex), pod.pod_address), pod.pod_mac))
@@ -350,6 +353,7 @@ mod tests {
             secrets: Secrets {
                 tunnel_mark,
                 detour: [tunnel_mark as u16; 4],
+                flows: [tunnel_mark; 2],
             },
             ..HostFacts::default()
         };
@@ -358,6 +362,7 @@ mod tests {
             now.mark_rules.extend(rules);
             remember(&mut now, &with_mark(0x12));
             assert_eq!(now.secrets.detour, [0x12; 4]);
+            assert_eq!(now.secrets.flows, [0x12; 2]);
             now.secrets.tunnel_mark
         };
         let rule = |mark, mask| MarkRule {

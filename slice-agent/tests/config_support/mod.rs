@@ -124,6 +124,7 @@ pub(crate) fn east_1() -> HostFacts {
         secrets: Secrets {
             tunnel_mark: 0x7a3c_19e5,
             detour: [1, 2, 3, 4],
+            flows: [5, 6],
         },
         ..HostFacts::default()
     };

@@ -132,7 +132,7 @@ layout! {
 
 layout! {
     /// The one value of `SETTINGS`.
-    pub struct Settings: 36 {
+    pub struct Settings: 44 {
         /// Counts the configurations applied; 0 before the first.
         pub generation: u32,
         pub underlay_address: Address,
@@ -151,6 +151,8 @@ layout! {
         /// Of the device that owns the tunnel's port: the host's stack sees what it delivers to pods
         /// arrive there. 0: not known.
         pub tunnel_ifindex: u32,
+        /// What the shaper finds the records of flows by: a secret of the node.
+        pub flow_secret: [u32; 2],
     }
 }
 

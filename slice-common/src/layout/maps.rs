@@ -327,7 +327,7 @@ pub const MAPS: &[MapSpec] = &[
         MapKind::Array,
         Capacity::FLOW_CLOCKS,
         Writer::Kernel,
-        "flows that share a place are one flow to the shaper",
+        "of more flows than find one, some share a record and are one flow to the shaper",
     ),
     map::<u32, ShaperCounts>(
         "SHAPER_COUNTS",

@@ -6,8 +6,7 @@
 //! A place may be taken over at once: the clocks of who was there lead by a horizon at most.
 
 use super::{Capacity, Counter, layout};
-use crate::address::Address;
-use crate::id::{TrafficClass, Vni};
+use crate::id::TrafficClass;
 use crate::shaper::{
     ByteCost, ClassTerms, DELAY_BUCKETS, Habits, Loan, Room, SliceTerms, UplinkTerms, WireBytes,
 };
@@ -382,7 +381,7 @@ layout! {
 }
 
 layout! {
-    /// Value of `FLOW_CLOCKS`: flows whose hashes meet are one flow to the shaper.
+    /// Value of `FLOW_CLOCKS`, a flow's record: [`crate::shaper::Record`].
     pub struct FlowClocks: 64 {
         pub departure_ns: u64,
         pub thin_ns: u64,
@@ -392,21 +391,24 @@ layout! {
         pub stance: u64,
         /// [`crate::shaper::LeafWords`]
         pub joined_ns: u64,
-        pub joined_at_ns: u64,
-        pub unused: [u64; 1],
+        pub gone_ns: u64,
+        /// A [`crate::shaper::Owner`], or 0.
+        pub owner: u64,
     }
 }
 
 impl FlowClocks {
-    /// The place of a flow, by what its tunnel packets have in common: where they go, slice and class, and
-    /// the source port, in network order.
-    #[inline(always)]
-    pub const fn place(destination: Address, vni: Vni, source_port: u16) -> u32 {
-        let ends = destination.network_word() as u64 | (vni.number() as u64) << 32;
-        let hash = ends.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let hash = (hash ^ hash >> 32 ^ source_port as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (hash >> (u64::BITS - Capacity::FLOW_CLOCKS.ilog2())) as u32
-    }
+    /// Nobody's.
+    pub const NOTHING: Self = Self {
+        departure_ns: 0,
+        thin_ns: 0,
+        pace_ns: 0,
+        waited_ns: 0,
+        stance: 0,
+        joined_ns: 0,
+        gone_ns: 0,
+        owner: 0,
+    };
 }
 
 layout! {
@@ -475,27 +477,6 @@ mod tests {
         assert_eq!(written.place(), PLACE);
         let has = |number| written.has_class(TrafficClass::from_low_bits(number));
         assert_eq!([has(0), has(1), has(2), has(7)], [true, false, true, false]);
-    }
-
-    #[test]
-    fn flows_of_all_peers_slices_and_classes_spread_over_the_places() {
-        let mut places = std::collections::BTreeSet::new();
-        let mut flows = 0;
-        for peer in 0..8 {
-            for vni in [8, 9, 10, 16] {
-                for port in 0..32u16 {
-                    let destination = Address::from_network_word(0x0a00_0001 + (peer << 24));
-                    let vni = Vni::from_bytes([0, 0, vni]);
-                    let port = (0xc000 + 37 * port).to_be();
-                    let place = FlowClocks::place(destination, vni, port);
-                    assert!((place as usize) < Capacity::FLOW_CLOCKS);
-                    places.insert(place);
-                    flows += 1;
-                }
-            }
-        }
-        // 1,024 thrown into 65,536 places at random meet in eight.
-        assert!(places.len() > flows - 24, "{} of {flows}", places.len());
     }
 
     #[test]

@@ -15,6 +15,28 @@ pub trait Word {
     fn add(&self, value: u64);
 }
 
+impl<W: Word> Word for &W {
+    #[inline(always)]
+    fn read(&self) -> u64 {
+        (**self).read()
+    }
+
+    #[inline(always)]
+    fn write(&self, value: u64) {
+        (**self).write(value);
+    }
+
+    #[inline(always)]
+    fn replace(&self, old: u64, new: u64) -> Result<(), u64> {
+        (**self).replace(old, new)
+    }
+
+    #[inline(always)]
+    fn add(&self, value: u64) {
+        (**self).add(value);
+    }
+}
+
 /// Tries before whatever is there is added to: others got through each time, so it is up to date.
 pub const TRIES: u32 = 4;
 

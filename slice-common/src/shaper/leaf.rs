@@ -93,8 +93,8 @@ pub struct LeafWords<C, F> {
     pub back: C,
     /// What that was when the flow's last packet had joined it; 0: the flow is at the front.
     pub joined: F,
-    /// The moment of that.
-    pub joined_at: F,
+    /// When that packet will have left in any case.
+    pub gone: F,
 }
 
 /// What a packet's leaf is decided by.
@@ -113,7 +113,7 @@ pub struct Joining {
 pub struct LeafReadings {
     pub back_ns: u64,
     pub joined_ns: u64,
-    pub joined_at_ns: u64,
+    pub gone_ns: u64,
 }
 
 /// Whether a packet may go before those that wait, if that keeps its flow in order: it has the lane, or it is of a
@@ -140,11 +140,10 @@ pub const fn leaf(packet: &Joining, read: &LeafReadings) -> Leaf {
 /// Whether nothing of the flow is left at the back.
 #[inline(always)]
 const fn has_left(packet: &Joining, read: &LeafReadings) -> bool {
-    let waited_ns = packet.now_ns.saturating_sub(read.joined_at_ns);
     let behind_ns = read.back_ns.saturating_sub(read.joined_ns);
     let room_ns = packet.room.room_ns;
     // The device counts a few bytes less for a packet.
-    waited_ns >= packet.room.drained_ns || behind_ns >= room_ns + room_ns / 8
+    packet.now_ns >= read.gone_ns || behind_ns >= room_ns + room_ns / 8
 }
 
 /// Decides, and notes it.
@@ -153,7 +152,7 @@ pub fn join<C: Word, F: Word>(packet: &Joining, words: &LeafWords<C, F>) -> Leaf
     let read = LeafReadings {
         back_ns: words.back.read(),
         joined_ns: words.joined.read(),
-        joined_at_ns: words.joined_at.read(),
+        gone_ns: words.gone.read(),
     };
     let leaf = leaf(packet, &read);
     match leaf {
@@ -164,7 +163,8 @@ pub fn join<C: Word, F: Word>(packet: &Joining, words: &LeafWords<C, F>) -> Leaf
             // Also what others added meanwhile: rather more than joined before this packet. Never 0, since packets
             // take time.
             words.joined.write(words.back.read());
-            words.joined_at.write(packet.now_ns);
+            let gone_ns = packet.now_ns.saturating_add(packet.room.drained_ns);
+            words.gone.write(gone_ns);
         }
     }
     leaf

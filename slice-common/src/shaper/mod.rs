@@ -14,6 +14,7 @@ mod delay;
 mod entitlement;
 mod leaf;
 mod loan;
+mod record;
 mod terms;
 mod wire;
 
@@ -32,6 +33,9 @@ pub use leaf::{
     leaf, served_bytes_per_s,
 };
 pub use loan::Loan;
+pub use record::{
+    Choice, FlowEnds, Holder, Owner, Record, RecordReadings, RecordWords, SILENCE_NS, choose, find,
+};
 pub use terms::{ClassTerms, Habits, Patience, SliceTerms, UplinkTerms};
 pub use wire::{LINK_BYTES, Outgoing, segments, wire_bytes};
 
@@ -57,7 +61,7 @@ pub struct ClassWords<W> {
     pub back: W,
 }
 
-/// A flow's record, all on one cache line.
+/// What is known of a flow, on one cache line.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowWords<W> {
     pub departure: W,

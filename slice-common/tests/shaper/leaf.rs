@@ -19,27 +19,6 @@ const HORIZON_NS: u64 = 20 * MS;
 const BURST_NS: i64 = 1_500_000;
 const STEP_NS: u64 = 100_000;
 
-#[derive(Debug)]
-struct Shared<'a>(&'a Plain);
-
-impl Word for Shared<'_> {
-    fn read(&self) -> u64 {
-        self.0.read()
-    }
-
-    fn write(&self, value: u64) {
-        self.0.write(value);
-    }
-
-    fn replace(&self, old: u64, new: u64) -> Result<(), u64> {
-        self.0.replace(old, new)
-    }
-
-    fn add(&self, value: u64) {
-        self.0.add(value);
-    }
-}
-
 /// A rate as `htb` keeps it: time that may be used, not more than a burst of it.
 #[derive(Clone, Copy, Debug)]
 struct Tokens {
@@ -191,12 +170,12 @@ fn run(sent: &[Sent], stalls: &[(u64, u64)], favourite: usize, room: impl Fn(Roo
             is_urgent: is_urgent(&decision, now_ns, terms),
             room: room(Room::new(terms, slice.terms.ceiling)),
         };
-        let [joined, joined_at] = &records[flow];
+        let [joined, gone] = &records[flow];
         let had_waited = joined.read() != 0;
         let words = LeafWords {
-            back: Shared(&backs[class]),
-            joined: Shared(joined),
-            joined_at: Shared(joined_at),
+            back: &backs[class],
+            joined,
+            gone,
         };
         let leaf = join(&joining, &words);
         let waiting = Waiting {

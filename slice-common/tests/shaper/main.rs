@@ -11,6 +11,7 @@ mod leaf;
 mod loans;
 mod plant;
 mod processors;
+mod record;
 mod scenes;
 mod senders;
 mod simulation;

@@ -2,9 +2,7 @@
 
 use slice_common::drop_reason::DropReason;
 use slice_common::id::Vni;
-use slice_common::layout::{
-    Counter, FlowClocks, QueueClass, ShaperBackend, ShaperClass, ShaperTerms,
-};
+use slice_common::layout::{Counter, QueueClass, ShaperBackend, ShaperClass, ShaperTerms};
 use slice_common::shaper::{
     Arrival, Joining, LINK_BYTES, Leaf, Mode, Outgoing, Terms, Verdict, WireBytes, Words,
     charged_bytes, counted_bytes, delay_bucket, is_urgent, join, shape, wire_bytes,
@@ -101,6 +99,11 @@ fn as_charged(packet: Packet, terms: &ShaperTerms, bytes: WireBytes) -> (WireByt
     (charged_bytes(bytes, counted), counted)
 }
 
+#[inline(always)]
+fn unlinked(bytes: WireBytes) -> WireBytes {
+    WireBytes::new(clocks::unlinked(bytes.count() as u64))
+}
+
 /// Finds when the packet may leave, and charges it to whom it concerns. Nothing where the agent names
 /// places that no map has.
 #[inline(always)]
@@ -110,9 +113,14 @@ pub(crate) fn turn(
     departing: &Departing,
     bytes: WireBytes,
 ) -> Option<Turn> {
-    let place = FlowClocks::place(departing.destination, departing.vni, departing.source_port);
-    let clocks = clocks::of(terms, class, place)?;
+    let now_ns = now_ns();
     let loan = maps::shaper_loan(terms.clocks)?.loan();
+    let (charged, counted) = as_charged(packet, terms, bytes);
+    // What the device counts stays as it is: its classes know of no loan. How the numbers came about makes no
+    // difference to what follows.
+    let [charged, counted] = [loan.counted(now_ns, charged), counted].map(unlinked);
+    let flow = departing.flow().owner(maps::settings()?.flow_secret);
+    let clocks = clocks::of(terms, class, flow, now_ns)?;
     let words = Words {
         uplink: &clocks.uplink,
         slice: &clocks.slice,
@@ -125,12 +133,9 @@ pub(crate) fn turn(
         slice: &terms.slice(),
         class: &of_class,
     };
-    let (charged, counted) = as_charged(packet, terms, bytes);
-    let now_ns = now_ns();
-    // What the device counts stays as it is: its classes know of no loan.
     let arrival = Arrival {
         now_ns,
-        bytes: loan.counted(now_ns, charged),
+        bytes: charged,
     };
     let decision = shape(arrival, whole, &words);
     let leaf = if waits_in_class(terms) && !matches!(decision.verdict, Verdict::Drop) {

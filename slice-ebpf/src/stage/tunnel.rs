@@ -4,6 +4,7 @@ use slice_common::address::{Address, Port};
 use slice_common::drop_reason::DropReason;
 use slice_common::id::{TrafficClass, Vni};
 use slice_common::layout::{Class, Path, Settings};
+use slice_common::shaper::FlowEnds;
 use slice_common::wire::ecn::{self, Ecn};
 use slice_common::wire::ipv4::{self, Ipv4Header};
 use slice_common::wire::transport::{UDP, UDP_CHECKSUM_OFFSET, UDP_HEADER_BYTES};
@@ -20,6 +21,7 @@ const INNER_ETHERTYPE_OFFSET: u32 = ETHERNET_BYTES + vxlan::OVERHEAD_BYTES - 2;
 
 /// Where the inner IPv4 header stands in a tunnel packet.
 pub(crate) const INNER_OFFSET: u32 = ETHERNET_BYTES + vxlan::OVERHEAD_BYTES;
+const INNER_ADDRESSES_OFFSET: u32 = INNER_OFFSET + ipv4::SOURCE_OFFSET;
 
 /// Whether a packet on the underlay is for this node's tunnel. Only then is any fault in it ours to
 /// drop; a first look that needs no more than the fixed header.
@@ -161,6 +163,21 @@ pub(crate) struct Departing {
     pub(crate) destination: Address,
     /// Of the tunnel, in network order: a hash of the inner flow.
     pub(crate) source_port: u16,
+    /// Source and destination of the inner packet; zeros in what is too short for them.
+    pub(crate) inner_addresses: [u32; 2],
+}
+
+impl Departing {
+    #[inline(always)]
+    pub(crate) fn flow(&self) -> FlowEnds {
+        let [source, destination] = self.inner_addresses.map(Address::from_network_word);
+        FlowEnds {
+            slice: self.vni.slice_number(),
+            source,
+            destination,
+            source_port: self.source_port,
+        }
+    }
 }
 
 /// Reads a packet that the programs of this node marked; nothing where somebody else wrapped it up since.
@@ -176,6 +193,7 @@ pub(crate) fn departing(packet: Packet, outer: &Ipv4Header) -> Option<Departing>
         vni: vxlan::parse_words([flags, vni])?,
         destination: outer.destination(),
         source_port: u16::from_ne_bytes([high, low]),
+        inner_addresses: packet.load(INNER_ADDRESSES_OFFSET).unwrap_or([0; 2]),
     })
 }
 

@@ -3,7 +3,7 @@
 //! Verdicts and bytes are compared packet by packet. Reading all maps takes as long as hundreds of
 //! packets, so they are compared once for a batch; a batch that differs is run again, packet by packet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
@@ -119,6 +119,7 @@ impl<'w> Campaign<'w> {
         let mut expected = Change::default();
         let mut noted: BTreeMap<ReplyKey, u64> = known.iter().copied().collect();
         let mut found = None;
+        let mut records = BTreeSet::new();
         for (at, input) in inputs.iter().enumerate() {
             if maps_from == Some(at) {
                 self.state = kernel::state(self.world)?.0;
@@ -131,6 +132,7 @@ impl<'w> Campaign<'w> {
                 break;
             }
             add(&mut expected, &forecast);
+            records.extend(forecast.record);
             if let Some(key) = forecast.remembered {
                 if begins(&key, &noted, now_ns) {
                     let ifindex = self.world.ifindex(input.device)?;
@@ -143,7 +145,8 @@ impl<'w> Campaign<'w> {
         let (state, then_ns) = kernel::state(self.world)?;
         if found.is_none() {
             let change = self.state.change_to(&state);
-            let complaint = complaint_about_maps(&expected, &change, &state, [now_ns, then_ns]);
+            let complaint = complaint_about_maps(&expected, &change, &state, [now_ns, then_ns])
+                .or(kernel::without_record(self.world, &records)?);
             found = complaint.map(|complaint| (inputs.len(), complaint));
         }
         self.state = state;

@@ -53,6 +53,8 @@ pub struct Forecast {
     pub shaped: Option<(u32, u64)>,
     /// The class of `htb` that it is sent to.
     pub queue: Option<u32>,
+    /// Whose record the shaper keeps for it: the owner's word.
+    pub record: Option<u64>,
 }
 
 impl Forecast {
@@ -68,6 +70,7 @@ impl Forecast {
             path: None,
             shaped: None,
             queue: None,
+            record: None,
         }
     }
 

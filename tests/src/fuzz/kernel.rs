@@ -1,10 +1,14 @@
 //! Packets through the programs in the kernel.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result};
+use aya::maps::Array;
 use aya::programs::SchedClassifier;
 use aya::{TestRun as _, TestRunOptions};
 use slice_common::layout::{
-    FirstFragment, FragmentKey, LearntMtu, NewExchangesKey, PathEnds, PathHealth, ReplyKey,
+    FirstFragment, FlowClocks, FragmentKey, LearntMtu, NewExchangesKey, PathEnds, PathHealth,
+    ReplyKey,
 };
 
 use super::input::Input;
@@ -21,6 +25,25 @@ pub(super) struct Outcome {
     pub(super) frame: Vec<u8>,
     pub(super) mark: u32,
     pub(super) priority: u32,
+}
+
+/// Which of these flows have no record, although one of their two places is nobody else's.
+pub(super) fn without_record(world: &World, records: &BTreeSet<u64>) -> Result<Option<String>> {
+    let flows: Array<_, FlowClocks> = world
+        .object()
+        .map("FLOW_CLOCKS")
+        .context("the object has no map FLOW_CLOCKS")?
+        .try_into()?;
+    for record in records {
+        let place = (record >> 48) as u32;
+        let owner = |place: u32| flows.get(&place, 0).context("FLOW_CLOCKS");
+        let owners = [owner(place)?.owner, owner(place ^ 1)?.owner].map(|owner| owner / 2 * 2);
+        if !owners.contains(record) && owners.contains(&0) {
+            let text = format!("the record of {record:#x} at {place} or beside it: {owners:x?}\n");
+            return Ok(Some(text));
+        }
+    }
+    Ok(None)
 }
 
 /// How many bytes the kernel wants of such a frame before it takes it for a packet: an Ethernet header

@@ -54,6 +54,7 @@ impl Tables {
                 underlay_mac: [0; 6],
                 reserved_mac: 0,
                 tunnel_ifindex: 0,
+                flow_secret: [0; 2],
             },
             endpoints: Vec::new(),
             locals: Vec::new(),

@@ -106,6 +106,8 @@ pub const TUNNEL_MARK: u32 = 0x7a3c_19e5;
 /// What stands in the inner Ethernet header on the way through the kernel's tunnel device, before the
 /// network's number.
 pub const DETOUR_SECRET: [u8; 8] = [0x5e, 0xc7, 0xe7, 0x01, 0x02, 0x03, 0x52, 0x04];
+/// By which the shaper finds the records of flows.
+pub const FLOW_SECRET: [u32; 2] = [0x0ca7_f00d, 0x5e1f_1e55];
 pub const NIC_MAC: Mac = [0x0a, 0, 0, 0, 0, 1];
 /// The device that owns the tunnel's port.
 pub const PORT_OWNER: &str = "sl-port";

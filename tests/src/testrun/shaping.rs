@@ -11,8 +11,9 @@ use slice_common::layout::{
     Capacity, ClassClocks, Counter, FlowClocks, Settings, ShaperCounts, ShaperKey, ShaperLoan,
     ShaperTerms, SliceClocks, UplinkClocks,
 };
-use slice_common::shaper::{DELAY_BUCKETS, Loan};
+use slice_common::shaper::{DELAY_BUCKETS, FlowEnds, Loan, Owner};
 
+use super::actors::FLOW_SECRET;
 use super::state::{map, map_mut};
 use super::world::{World, swap};
 
@@ -162,25 +163,41 @@ impl World {
             .context("SHAPER_LOANS")
     }
 
+    /// What the shaper knows of a flow whose record is there.
+    /// # Errors  when the kernel has no such place.
+    pub fn flow_record(&self, place: u32) -> Result<FlowClocks> {
+        let flows: Array<_, FlowClocks> = map(self.object(), "FLOW_CLOCKS")?.try_into()?;
+        flows.get(&place, 0).context("FLOW_CLOCKS")
+    }
+
+    /// Replaces it.
+    /// # Errors  when the kernel has no such place.
+    pub fn set_flow_record(&mut self, place: u32, record: FlowClocks) -> Result<()> {
+        let mut flows: Array<_, FlowClocks> =
+            map_mut(self.object_mut(), "FLOW_CLOCKS")?.try_into()?;
+        flows.set(place, record, 0).context("FLOW_CLOCKS")
+    }
+
     /// Forgets what is known of the flow that a tunnel packet belongs to.
     /// # Errors  when the kernel refuses the entry.
     pub fn forget_shaped_flow(&mut self, frame: &[u8]) -> Result<()> {
-        let destination = Address::from_octets([frame[30], frame[31], frame[32], frame[33]]);
-        let source_port = u16::from_ne_bytes([frame[34], frame[35]]);
-        let vni = Vni::from_bytes([frame[46], frame[47], frame[48]]);
-        let mut flows: Array<_, FlowClocks> =
-            map_mut(self.object_mut(), "FLOW_CLOCKS")?.try_into()?;
-        let nothing = FlowClocks {
-            departure_ns: 0,
-            thin_ns: 0,
-            pace_ns: 0,
-            waited_ns: 0,
-            stance: 0,
-            joined_ns: 0,
-            joined_at_ns: 0,
-            unused: [0; 1],
-        };
-        let place = FlowClocks::place(destination, vni, source_port);
-        flows.set(place, nothing, 0).context("FLOW_CLOCKS")
+        let owner = flow_of(frame);
+        for place in [owner.place(), owner.second_place()] {
+            self.set_flow_record(place, FlowClocks::NOTHING)?;
+        }
+        Ok(())
     }
+}
+
+/// Whom a record is of that has to do with this tunnel packet.
+pub(crate) fn flow_of(frame: &[u8]) -> Owner {
+    let address = |at: usize| Address::from_octets([0, 1, 2, 3].map(|byte| frame[at + byte]));
+    let vni = Vni::from_bytes([frame[46], frame[47], frame[48]]);
+    let ends = FlowEnds {
+        slice: vni.slice_number(),
+        source: address(76),
+        destination: address(80),
+        source_port: u16::from_ne_bytes([frame[34], frame[35]]),
+    };
+    ends.owner(FLOW_SECRET)
 }

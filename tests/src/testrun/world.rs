@@ -331,6 +331,7 @@ pub fn standard_settings() -> Settings {
         underlay_mac: NIC_MAC,
         reserved_mac: 0,
         tunnel_ifindex: Settings::PORT_OWNERS,
+        flow_secret: FLOW_SECRET,
     }
 }
 

@@ -74,6 +74,7 @@ struct Notes {
     path: Option<(u32, PathNote)>,
     shaped: Option<(u32, u64)>,
     queue: Option<u32>,
+    record: Option<u64>,
 }
 
 type Judgement = Result<Decision, DropReason>;
@@ -161,6 +162,7 @@ impl<'t> Model<'t> {
             path: notes.path,
             shaped: notes.shaped,
             queue: notes.queue,
+            record: notes.record,
             ..forecast
         }
     }

@@ -39,6 +39,7 @@ impl Model<'_> {
         }
         self.saw(input, "shaped");
         notes.shaped = Some((place, bytes as u64));
+        notes.record = Some(owner(&input.frame, slice, self.tables.settings.flow_secret));
         // By the place of the class, those of a slice are eight: what nothing keeps waiting is at its front.
         notes.queue = Some(0x51ce_0000 + 32 * (place / 8 + 1) + 16 + place % 8);
     }
@@ -54,6 +55,23 @@ fn departing(frame: &[u8]) -> Option<(u32, u8)> {
         Some(&[8, 0, 0, 0, a, b, c, 0]) => Some((u32::from_be_bytes([0, a, b, c]) >> 3, c & 7)),
         _ => None,
     }
+}
+
+/// Whom the flow's record is of. Its upper half word is the first of its two places.
+fn owner(frame: &[u8], slice: u32, secret: [u32; 2]) -> u64 {
+    let word = |at: usize| match frame.get(INNER + 12..INNER + 20) {
+        Some(addresses) => u32::from_ne_bytes([0, 1, 2, 3].map(|byte| addresses[at + byte])),
+        None => 0,
+    };
+    let sums = [(0, secret[0]), (4, secret[1])].map(|(at, part)| {
+        let sum = u64::from(word(at)) + u64::from(part);
+        u128::from(sum % (1 << 32))
+    });
+    let port = u16::from_ne_bytes([frame[34], frame[35]]);
+    let rest = u128::from(slice) * (1 << 16) + u128::from(port);
+    let hash = (sums[0] * sums[1] + rest) % (1 << 64);
+    let hash = (hash ^ hash / (1 << 32)) * 0x9e37_79b9_7f4a_7c15 % (1 << 64);
+    hash as u64 / 4 * 4 + 2
 }
 
 /// Frame by frame, as the card cuts them.

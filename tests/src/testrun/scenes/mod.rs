@@ -16,6 +16,7 @@ mod outside;
 mod path_mtu;
 mod paths;
 mod receive;
+mod records;
 mod replies;
 mod send;
 mod shaper;
@@ -124,6 +125,8 @@ pub fn scenes() -> Vec<Scene> {
             whoever_waits_long_is_told segments_are_counted_as_the_link_carries_them
             a_class_without_terms_is_the_default_one packets_are_sent_to_classes
             a_flow_stays_at_the_back_while_packets_of_it_may_wait;
+        records: flows_that_meet_have_records_of_their_own
+            a_record_is_given_up_when_its_flow_is_silent;
         guard: drop_forged_underlay drop_bare_slice_address what_others_send_leaves;
     }
 }

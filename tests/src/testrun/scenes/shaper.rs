@@ -28,9 +28,9 @@ use crate::testrun::exchange::kernel_time_ns;
 use crate::testrun::shaping::NOTHING_SHAPED;
 use crate::testrun::{Expected, Program, World};
 
-const SLOW_BPS: u64 = Rate::MIN_BPS;
-const FAST_BPS: u64 = 10_000_000_000;
-const SECOND_NS: u64 = 1_000_000_000;
+pub(super) const SLOW_BPS: u64 = Rate::MIN_BPS;
+pub(super) const FAST_BPS: u64 = 10_000_000_000;
+pub(super) const SECOND_NS: u64 = 1_000_000_000;
 /// The places of slice `kafka`, and of its classes.
 const PLACE: ShaperPlace = ShaperPlace {
     uplink: 1,
@@ -52,7 +52,7 @@ fn least_frame() -> WireBytes {
 }
 
 /// A class with one clock: two sides would let a second packet through.
-fn class(bps: u64) -> ClassTerms {
+pub(super) fn class(bps: u64) -> ClassTerms {
     let patience = Patience::for_round_trip(10_000_000);
     ClassTerms {
         favour_interactive: false,
@@ -61,7 +61,7 @@ fn class(bps: u64) -> ClassTerms {
 }
 
 /// Terms of `kafka` at this ceiling, whose default class is entitled to as much.
-fn terms(backend: ShaperBackend, ceiling_bps: u64, default: &ClassTerms) -> ShaperTerms {
+pub(super) fn terms(backend: ShaperBackend, ceiling_bps: u64, default: &ClassTerms) -> ShaperTerms {
     let ceiling = rate(ceiling_bps);
     let slice = SliceTerms {
         burst_ns: 0,
@@ -70,14 +70,14 @@ fn terms(backend: ShaperBackend, ceiling_bps: u64, default: &ClassTerms) -> Shap
     ShaperTerms::new(backend, PLACE, &UplinkTerms::NONE, &slice, default)
 }
 
-fn share(world: &mut World, terms: ShaperTerms) -> Result<()> {
+pub(super) fn share(world: &mut World, terms: ShaperTerms) -> Result<()> {
     let ifindex = world.ifindex(NIC)?;
     let slice = KAFKA.id;
     world.set_shaper_terms(&[(ShaperKey { ifindex, slice }, terms)])
 }
 
 /// A tunnel packet of `kafka` that has [`LINK_BYTES`] on the link; each port is a flow of its own.
-fn leaving(world: &mut World, class: (u8, u8), port: u16) -> Result<Vec<u8>> {
+pub(super) fn leaving(world: &mut World, class: (u8, u8), port: u16) -> Result<Vec<u8>> {
     let frame = tunnel_of_class(class, port);
     world.forget_shaped_flow(&frame)?;
     Ok(frame)
@@ -87,7 +87,7 @@ fn tunnel_of(port: u16) -> Vec<u8> {
     tunnel_of_class((0, 0), port)
 }
 
-fn tunnel_of_class(class: (u8, u8), port: u16) -> Vec<u8> {
+pub(super) fn tunnel_of_class(class: (u8, u8), port: u16) -> Vec<u8> {
     // Behind preamble and gap, checksum, Ethernet and the tunnel's headers.
     let payload_bytes = LINK_BYTES as usize - 20 - 4 - 14 - 50 - 40;
     let tcp = Tcp::new(port, 9092).ack().data(vec![7; payload_bytes]);
@@ -323,7 +323,7 @@ fn goes_to(world: &mut World, frame: &[u8], queue: QueueClass) -> Result<()> {
 }
 
 /// Terms under which packets wait for seconds, and those that wait for more than one are marked.
-fn patient() -> ShaperTerms {
+pub(super) fn patient() -> ShaperTerms {
     let default = ClassTerms {
         burst_ns: 0,
         mark_ns: SECOND_NS + SECOND_NS / 2,

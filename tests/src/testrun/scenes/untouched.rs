@@ -132,6 +132,7 @@ pub(super) fn node_without_configuration(world: &mut World) -> Result<()> {
         underlay_mac: [0; 6],
         reserved_mac: 0,
         tunnel_ifindex: 0,
+        flow_secret: [0; 2],
     };
     world.set_settings(none)?;
     untouched(
