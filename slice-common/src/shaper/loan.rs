@@ -49,7 +49,8 @@ impl Loan {
     /// What bytes count at a moment. One comparison, and one multiplication while a loan is on.
     #[inline(always)]
     pub const fn counted(self, now_ns: u64, bytes: WireBytes) -> WireBytes {
-        if now_ns >= self.until_ns {
+        // More than can be charged stays that.
+        if now_ns >= self.until_ns || bytes.count() == WireBytes::MAX {
             return bytes;
         }
         let parts = bytes.count() as u64 * self.byte_parts as u64;
@@ -70,6 +71,11 @@ mod tests {
         let counts = |loan: Loan, now_ns| loan.counted(now_ns, bytes).count();
         assert_eq!([counts(lent, 999), counts(lent, 1000)], [3076, 1538]);
         assert_eq!(counts(Loan::having(2 * Loan::WHOLE, 1000), 0), 769);
+        let too_much = WireBytes::new(u64::from(WireBytes::MAX));
+        assert_eq!(
+            Loan::having(2 * Loan::WHOLE, 1000).counted(0, too_much),
+            too_much
+        );
         assert_eq!(counts(Loan::NONE, 0), 1538);
     }
 
