@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow};
 use libtest_mimic::{Arguments, Conclusion, Trial};
-use slice_tests::harness::{self, Need, object_file};
+use slice_tests::harness::{self, Need, agent_file, object_file};
 use slice_tests::testrun::{
-    Scene, World, attach, in_own_network, play_on_htb, play_on_queues, run_scene, scenes,
+    Scene, World, attach, in_own_network, play_on_htb, play_on_queues, play_with_agent, run_scene,
+    scenes,
 };
 
 /// The scenes share one world, which belongs to one thread's network namespace.
@@ -39,6 +40,10 @@ fn trials(world: Option<&Arc<Mutex<World>>>) -> Vec<Trial> {
     trials.push(harness::trial("uplinks_get_fq_and_lose_it", || {
         in_own_network(|| play_on_queues(kernel_has_fq()?))
     }));
+    trials.push(harness::trial(
+        "an_agent_puts_a_queue_on_an_uplink_changes_it_and_takes_it_off",
+        || play_with_agent(&agent_file(), kernel_has_fq()?),
+    ));
     trials.push(harness::trial(
         "packets_that_wait_in_htb_keep_their_order_when_rates_change",
         || play_on_htb(&std::fs::read(object_file())?),

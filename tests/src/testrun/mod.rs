@@ -12,6 +12,7 @@ pub mod cost;
 mod devices;
 pub(crate) mod early;
 pub(crate) mod exchange;
+mod installed;
 mod queue;
 mod scenes;
 pub(crate) mod shaping;
@@ -22,6 +23,7 @@ mod world;
 
 pub use attach::{Attachment, attach};
 pub use exchange::{Expected, Program, Sent};
+pub use installed::play_with_agent;
 pub use queue::play_on_queues;
 pub use scenes::{Scene, play_on_fq, play_on_htb, scenes};
 pub use state::{Change, State};

@@ -148,6 +148,11 @@ async fn move_card(netlink: &Handle, mac: Mac, to: &NetNs) -> Result<()> {
 
 async fn set_up_node(netlink: &Handle, pod: &NetNs) -> Result<()> {
     add_vlan(netlink, CARD, NODE_UNDERLAY, EAST_1).await?;
+    give_pod_its_end(netlink, pod).await
+}
+
+/// Puts the other end of `kafka-0`'s interface into the pod.
+pub(super) async fn give_pod_its_end(netlink: &Handle, pod: &NetNs) -> Result<()> {
     let host_side = if_nametoindex(KAFKA_0.device)?;
     let mut found = netlink.link().get().match_index(host_side).execute();
     let link = futures_util::TryStreamExt::try_next(&mut found).await?;
@@ -165,7 +170,8 @@ async fn set_up_node(netlink: &Handle, pod: &NetNs) -> Result<()> {
     Ok(netlink.link().set(moved).execute().await?)
 }
 
-async fn set_up_pod(netlink: &Handle) -> Result<()> {
+/// As the host's other end knows it, with the slice behind it.
+pub(super) async fn set_up_pod(netlink: &Handle) -> Result<()> {
     // As `Devices` numbers them.
     const HOST_SIDE: Mac = [0x0a, 0, 0, 0xff, 0, 3];
     let index = if_nametoindex("eth0")?;

@@ -27,16 +27,17 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// What the test-run suite and the attachment check need.
+    /// What the test-run suite, the attachment check and an agent need.
     pub(super) fn for_tests(object: &Path) -> Self {
         Self {
-            programs: Vec::new(),
+            programs: vec![(shell::release_binary("slice-agent"), "bin/slice-agent")],
             files: vec![(object.to_owned(), "slice-ebpf.o")],
             modules: vec![
                 "veth",
                 "sch_ingress",
                 "cls_bpf",
                 "sch_fq",
+                "sch_htb",
                 "vxlan",
                 "virtio_net",
                 "8021q",

@@ -23,10 +23,32 @@ pub fn prepare(node: &NetNs, documents: &str) -> Result<()> {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    fs::write(config.join("bench.yaml"), documents)?;
+    configure(node, documents)?;
     let none = None::<&str>;
     mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), none)
         .with_context(|| format!("mount bpffs at {}", bpffs.display()))
+}
+
+/// Another configuration, from one moment to the next.
+pub fn configure(node: &NetNs, documents: &str) -> Result<()> {
+    let config = folder(node).join("config");
+    let hidden = config.join(".bench.yaml");
+    fs::write(&hidden, documents)?;
+    Ok(fs::rename(hidden, config.join("bench.yaml"))?)
+}
+
+/// Takes everything off that an agent left, which must have ended.
+pub fn uninstall(node: &NetNs, agent: &Path) -> Result<()> {
+    let mut command = node.command(agent);
+    command
+        .arg("uninstall")
+        .args([Path::new("--bpffs"), &bpffs(node)])
+        .args([Path::new("--state-dir"), &folder(node).join("state")]);
+    let output = command.output()?;
+    if !output.status.success() {
+        bail!("uninstall: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
 }
 
 pub fn start(node: &NetNs, agent: &Path) -> Result<ManagedChild> {

@@ -14,10 +14,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use serde_json::{Value, json};
 use slice_tests::testrun::{
-    World, attach, card, cost, in_own_network, play_on_fq, play_on_queues, run_scene, scenes, vlan,
+    World, attach, card, cost, in_own_network, play_on_fq, play_on_queues, play_with_agent,
+    run_scene, scenes, vlan,
 };
 
 const OBJECT: &str = "/slice-ebpf.o";
+const AGENT: &str = "/bin/slice-agent";
 const MODULES: &str = "/modules";
 /// Not the console: what the kernel says there would get between the results.
 const RESULTS: &str = "/dev/ttyS1";
@@ -67,6 +69,13 @@ impl Results {
         writeln!(self.line, "{finding}").context("cannot write a result")
     }
 
+    /// What came of a test.
+    fn tell(&mut self, name: &str, played: Result<()>) -> Result<()> {
+        let failure = played.err().map(|error| format!("{error:#}"));
+        self.failures += usize::from(failure.is_some());
+        self.write(json!({"event": "test", "name": name, "failure": failure}))
+    }
+
     fn end(&mut self) -> Result<()> {
         let word = if self.failures == 0 {
             "SUCCESS"
@@ -101,11 +110,8 @@ fn examine(results: &mut Results) -> Result<()> {
             }))?;
         }
         for scene in scenes() {
-            let failure = run_scene(&mut world, &scene)
-                .err()
-                .map(|error| format!("{error:#}"));
-            results.failures += usize::from(failure.is_some());
-            results.write(json!({"event": "test", "name": scene.name, "failure": failure}))?;
+            let played = run_scene(&mut world, &scene);
+            results.tell(scene.name, played)?;
         }
         for case in cost::CASES {
             let shortest = cost::shortest(&mut world, &case)?;
@@ -124,25 +130,16 @@ fn examine(results: &mut Results) -> Result<()> {
             results.write(json!({"event": "flood", "dropped_by": by, "packet_ns": ns}))?;
         }
     }
-    let failure = played.err().map(|error| format!("{error:#}"));
-    results.failures += usize::from(failure.is_some());
-    let name = "underlay_filter_on_a_network_card";
-    results.write(json!({"event": "test", "name": name, "failure": failure}))?;
-    let failure = in_own_network(|| play_on_queues(true)).err();
-    let failure = failure.map(|error| format!("{error:#}"));
-    results.failures += usize::from(failure.is_some());
-    let name = "uplinks_get_fq_and_lose_it";
-    results.write(json!({"event": "test", "name": name, "failure": failure}))?;
-    let failure = play_on_fq(&object).err();
-    let failure = failure.map(|error| format!("{error:#}"));
-    results.failures += usize::from(failure.is_some());
-    let name = "departures_are_kept_by_fq";
-    results.write(json!({"event": "test", "name": name, "failure": failure}))?;
-    let failure = vlan::play_on_vlan(&object).err();
-    let failure = failure.map(|error| format!("{error:#}"));
-    results.failures += usize::from(failure.is_some());
-    let name = "underlay_on_a_vlan_device";
-    results.write(json!({"event": "test", "name": name, "failure": failure}))
+    results.tell("underlay_filter_on_a_network_card", played.map(drop))?;
+    let queues = in_own_network(|| play_on_queues(true));
+    results.tell("uplinks_get_fq_and_lose_it", queues)?;
+    results.tell("departures_are_kept_by_fq", play_on_fq(&object))?;
+    results.tell("underlay_on_a_vlan_device", vlan::play_on_vlan(&object))?;
+    let with_agent = play_with_agent(Path::new(AGENT), true);
+    results.tell(
+        "an_agent_puts_a_queue_on_an_uplink_changes_it_and_takes_it_off",
+        with_agent,
+    )
 }
 
 fn mount_file_systems() -> Result<()> {
