@@ -70,7 +70,7 @@ fn owner(frame: &[u8], slice: u32, secret: [u32; 2]) -> u64 {
     let port = u16::from_ne_bytes([frame[34], frame[35]]);
     let rest = u128::from(slice) * (1 << 16) + u128::from(port);
     let hash = (sums[0] * sums[1] + rest) % (1 << 64);
-    let hash = (hash ^ hash / (1 << 32)) * 0x9e37_79b9_7f4a_7c15 % (1 << 64);
+    let hash = (hash ^ (hash / (1 << 32))) * 0x9e37_79b9_7f4a_7c15 % (1 << 64);
     hash as u64 / 4 * 4 + 2
 }
 
