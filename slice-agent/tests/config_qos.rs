@@ -170,7 +170,7 @@ fn people_see_what_each_class_can_count_on() {
         lines,
         [
             "uplink wan: slice kafka sends 100M at most and is guaranteed 100M; when everybody sends: \
-             default 6666666, control 16666666, replication 60M, client 6666666, thin flows 9500k; this \
+             default 6666666, control 16666666, replication 60M, client 6666666, thin flows 9M; this \
              node's part, one of 2"
         ]
     );
@@ -242,13 +242,13 @@ refused! {
         "rate: 300M" => "rate: 300M, nodes: 2",
         "{west: 50M}" => "{wan: 60k}";
         "node.yaml, document 2, Slice kafka, spec.qos.classes: what is of no class could starve: when all \
-         classes send on uplink wan it has 0 + 1/6 of the 6850 that nobody is guaranteed = 1141 on each of 2 \
+         classes send on uplink wan it has 0 + 1/6 of the 6700 that nobody is guaranteed = 1116 on each of 2 \
          nodes, and 16k is the least; lower a `guaranteePercent` or raise the rate";
 
     a_ceiling_too_low_for_thin_flows_and_guarantees:
         "{west: 50M}" => "{wan: 16k}";
         "node.yaml, document 2, Slice kafka, spec.qos.sliceGuarantee: control 1600 + replication 6400 + the \
-         least for thin flows 8080 = 16080 on uplink wan, where the slice is guaranteed 16k: 80 too much; \
+         least for thin flows 8160 = 16160 on uplink wan, where the slice is guaranteed 16k: 160 too much; \
          percentages are of the ceiling, so lower them, or raise `sliceGuarantee` or, where there is none, the \
          ceiling";
 
