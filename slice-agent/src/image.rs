@@ -254,6 +254,8 @@ pub struct ClassTree {
     pub frame_bytes: u32,
     /// By the lower half of their handles ([`slice_common::layout::QueueClass`]).
     pub classes: BTreeMap<u16, TreeClass>,
+    /// In an observed image: those of them in which packets wait.
+    pub waiting: BTreeSet<u16>,
 }
 
 /// A class of `htb`, in the kernel's units.

@@ -6,9 +6,9 @@ mod config_support;
 use config_support::qos::{carried_out, image, shaped, shaped_but};
 use config_support::{check_text, east_1};
 use slice_agent::compile::{UplinkQueue, uplink_queues};
-use slice_agent::image::{HostFacts, Names, NodeImage, RootQueue};
+use slice_agent::image::{HostFacts, Names, NodeImage, RootQueue, TreeClass};
 use slice_agent::plan::{self, Change, plan};
-use slice_common::layout::ShaperBackend;
+use slice_common::layout::{QueueClass, ShaperBackend};
 
 /// Slice kafka under a ceiling, on a host with this at the root of the uplink's interface.
 fn behind(root_queue: RootQueue) -> (HostFacts, NodeImage, Names) {
@@ -142,6 +142,38 @@ fn another_rate_changes_classes_where_they_are() {
         plan::render(&changes)
     );
     assert_eq!(carried_out(before, &changes).trees, after.trees);
+}
+
+/// The kernel drops what waits in a class that is removed.
+#[test]
+fn a_class_that_is_not_wanted_any_more_stays_while_packets_wait_in_it() {
+    let (mut facts, ..) = behind(RootQueue::OurTree);
+    facts
+        .fair_refused
+        .insert(2, "this kernel has none".to_owned());
+    let (wanted, names) = image(&shaped(), &facts);
+    let of_class = [QueueClass::Class, QueueClass::Front, QueueClass::Back];
+    let [class, front, back] = of_class.map(|part| part(1000).minor());
+    let mut there = wanted.clone();
+    let tree = there.trees.get_mut(&2).expect("a tree");
+    let slice = *tree.classes.values().next().expect("a class");
+    for (minor, parent) in [(class, slice.parent), (front, class), (back, class)] {
+        tree.classes.insert(minor, TreeClass { parent, ..slice });
+    }
+    let removed = |waiting: &[u16]| {
+        let mut there = there.clone();
+        there.trees.get_mut(&2).expect("a tree").waiting = waiting.iter().copied().collect();
+        let changes = plan(&there, &wanted, &names);
+        match &changes[..] {
+            [Change::TrimTree(2, trimming)] => trimming.classes.clone(),
+            _ => panic!("{}", plan::render(&changes)),
+        }
+    };
+    assert_eq!(removed(&[]), [back, front, class]);
+    assert_eq!(removed(&[back]), [front]);
+    // Those that are wanted are nobody's business.
+    let others: Vec<u16> = wanted.trees[&2].classes.keys().copied().collect();
+    assert_eq!(removed(&others), [back, front, class]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `htb` at the root of an uplink: the classes in which packets of slices wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -10,7 +10,7 @@ use rtnetlink::packet_core::{
     NetlinkPayload, Nla as _, NlasIterator,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption, TcStats2};
 use slice_common::layout::QueueClass;
 use slice_common::shaper::{WireBytes, counted_bytes};
 use slice_common::wire::ETHERNET_BYTES;
@@ -78,7 +78,28 @@ pub(super) async fn observe(
         interface: interface.to_owned(),
         frame_bytes: frame_bytes.unwrap_or(0),
         classes: listed.iter().filter_map(class).collect(),
+        waiting: waiting(ifindex, disciplines),
     })
+}
+
+/// The classes of ours in which packets wait, by all disciplines of the host.
+fn waiting(ifindex: u32, disciplines: &[TcMessage]) -> BTreeSet<u16> {
+    let leaves = disciplines.iter().filter(|it| {
+        it.header.index == ifindex.cast_signed() && it.header.parent.major == QueueClass::TREE
+    });
+    let waiting = leaves.filter(|it| packets(it) > 0);
+    waiting.map(|it| it.header.parent.minor).collect()
+}
+
+fn packets(leaf: &TcMessage) -> u32 {
+    let known = leaf.attributes.iter().find_map(|it| match it {
+        TcAttribute::Stats2(parts) => parts.iter().find_map(|it| match it {
+            TcStats2::Queue(queue) => Some(queue.qlen),
+            _ => None,
+        }),
+        _ => None,
+    });
+    known.unwrap_or(0)
 }
 
 fn read_class(message: &TcMessage, room_bytes: Option<u32>) -> Option<TreeClass> {
@@ -176,6 +197,19 @@ pub async fn put_class(
         let limit = DefaultNla::new(OPTIONS, room_bytes.to_ne_bytes().to_vec());
         leaf.attributes.push(TcAttribute::Other(limit));
         queueing::put(netlink, leaf).await?;
+    }
+    Ok(())
+}
+
+/// Removes classes in which nothing waits. Nothing is sent to them any more, so others can be removed at another look.
+pub(super) async fn trim(netlink: &Handle, ifindex: u32, classes: &[u16]) -> Result<()> {
+    let busy = waiting(ifindex, &queueing::disciplines(netlink).await?);
+    for minor in classes.iter().filter(|minor| !busy.contains(minor)) {
+        let removed = remove_class(netlink, ifindex, *minor).await;
+        // It may be above one that was left.
+        if busy.is_empty() {
+            removed?;
+        }
     }
     Ok(())
 }

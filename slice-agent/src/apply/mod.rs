@@ -159,10 +159,7 @@ impl Dataplane {
                 Ok(())
             }
             Change::TrimTree(ifindex, trimming) => {
-                for minor in &trimming.classes {
-                    htb::remove_class(netlink, *ifindex, *minor).await?;
-                }
-                Ok(())
+                htb::trim(netlink, *ifindex, &trimming.classes).await
             }
             Change::AddGuard(prefix) => guards::add(netlink, *prefix).await,
             Change::RemoveGuard(prefix) => guards::remove(netlink, *prefix).await,

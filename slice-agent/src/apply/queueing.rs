@@ -51,7 +51,7 @@ pub async fn roots(netlink: &Handle) -> Result<BTreeMap<u32, RootQueue>> {
     Ok(roots_of(&disciplines(netlink).await?))
 }
 
-async fn disciplines(netlink: &Handle) -> Result<Vec<TcMessage>> {
+pub(super) async fn disciplines(netlink: &Handle) -> Result<Vec<TcMessage>> {
     let listed = netlink.qdisc().get().execute().try_collect().await;
     listed
         .map_err(cause)

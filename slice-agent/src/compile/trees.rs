@@ -3,7 +3,7 @@
 //! The terms decide how much gets in; the classes only in which order and how fast it gets out. They are a trifle
 //! faster than what gets in ([`served_bytes_per_s`]), or what a late timer loses once would wait for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use slice_common::id::TrafficClass;
 use slice_common::layout::{QueueClass, ShaperClass, ShaperKey, ShaperTerms};
@@ -56,6 +56,7 @@ pub fn tree(
             .into_iter()
             .map(|(at, class)| (at.minor(), class))
             .collect(),
+        waiting: BTreeSet::new(),
     })
 }
 

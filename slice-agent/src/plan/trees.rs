@@ -1,6 +1,6 @@
 //! The changes of classes in which packets wait: in place, as far as that goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, Mending, Trimming};
 use crate::image::{ClassTree, NodeImage, TreeClass};
@@ -32,15 +32,29 @@ pub(super) fn shrunk<'a>(
         if !can_be_mended(before, tree) {
             return None;
         }
+        let busy = busy(before);
         let classes = before.classes.keys().rev();
         let classes: Vec<u16> = classes
-            .filter(|minor| !tree.classes.contains_key(minor))
+            .filter(|minor| !tree.classes.contains_key(minor) && !busy.contains(minor))
             .copied()
             .collect();
         let interface = tree.interface.clone();
         let trimming = Trimming { interface, classes };
         (!trimming.classes.is_empty()).then_some(Change::TrimTree(*ifindex, trimming))
     })
+}
+
+/// In which packets wait, with all that they are below: the kernel would drop what waits in a class that is removed. They
+/// are looked at again.
+fn busy(tree: &ClassTree) -> BTreeSet<u16> {
+    let mut busy = BTreeSet::new();
+    for minor in &tree.waiting {
+        let mut above = Some(*minor);
+        while let Some(class) = above.filter(|minor| busy.insert(*minor)) {
+            above = tree.classes.get(&class).map(|class| class.parent);
+        }
+    }
+    busy
 }
 
 /// A class cannot be hung elsewhere.
