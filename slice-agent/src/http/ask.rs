@@ -65,14 +65,23 @@ pub async fn post(
     let mut answer = String::new();
     let mut connection = connection.take(ANSWER_LENGTH_MAX);
     connection.read_to_string(&mut answer).await?;
-    let (status, code, page) = parts(&answer).context("it does not speak HTTP")?;
+    let (_, code, page) = parts(&answer).context("it does not speak HTTP")?;
     match code {
         Some("200") => Ok(page.to_owned()),
         Some("404") => anyhow::bail!(
             "it does not take this node for a partner of the uplink: compare `lending` of both, and their tokens"
         ),
-        _ => anyhow::bail!("{status}: {}", page.trim_end()),
+        Some(code) if is_number(code) => anyhow::bail!(
+            "it answers with HTTP status {code}: is it an agent, and of the same version? See its log"
+        ),
+        _ => anyhow::bail!("it does not speak HTTP"),
     }
+}
+
+/// What else stands there, and what is on the page, is told nobody: whoever listens there could have this node's log and
+/// status say anything, also the token that it was just sent.
+fn is_number(code: &str) -> bool {
+    code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The line with the status, its code, and the page.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::{Body, to_bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -22,10 +23,13 @@ pub(super) async fn lend(
     method: Method,
     State(shared): State<Shared>,
     Extension(Remote(remote)): Extension<Remote>,
-    Path(uplink): Path<String>,
+    uplink: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
+    let Ok(Path(uplink)) = uplink else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
     let authorization = headers.get(header::AUTHORIZATION);
     let authorization = authorization.map_or(&[][..], |it| it.as_bytes());
     let partner = shared.lending.partner(&uplink, remote.ip(), authorization);

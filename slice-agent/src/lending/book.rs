@@ -28,6 +28,19 @@ pub struct Answers {
     pub slices: BTreeMap<u32, Answer>,
 }
 
+impl Answers {
+    /// As far as they answer what was asked: nothing is taken that nobody wanted.
+    pub fn within(mut self, questions: &Questions) -> Self {
+        self.slices.retain(|slice, answer| {
+            let question = questions.slices.get(slice);
+            let wanted = question.map(|it| it.wanted_parts);
+            answer.parts = answer.parts.min(wanted.unwrap_or(0));
+            wanted.is_some()
+        });
+        self
+    }
+}
+
 /// Where the kernel keeps loans.
 pub trait Kernel: Send + Sync {
     fn loan(&self, place: u32) -> Result<Loan>;
@@ -94,6 +107,9 @@ impl Book {
             .iter_mut()
             .filter(|(key, _)| !here.contains(key))
         {
+            // What nodes have together may be shared by fewer now: a loan would be added to another part. What was lent
+            // stays lent.
+            result = result.and(account.change(kernel, now_ns, Ledger::give_up));
             (account.terms, account.last) = (None, None);
         }
         for it in lent {

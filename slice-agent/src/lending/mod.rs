@@ -234,8 +234,12 @@ impl Lending {
         let address = SocketAddr::V4(partner.address);
         let path = format!("/lend/{}", partner.uplink);
         let answer = http::post_to(address, &path, &partner.token.header(), &text).await?;
-        let answers: Answers =
-            serde_json::from_str(&answer).context("these are no answers of this version")?;
+        let answers: Answers = serde_json::from_str(&answer).map_err(|error| {
+            // Its own words would have what was answered in them.
+            let (line, column) = (error.line(), error.column());
+            anyhow::anyhow!("these are no answers of this version (line {line}, column {column})")
+        })?;
+        let answers = answers.within(&questions);
         let kernel = (self.kernel.as_ref(), kernel_now_ns()?);
         self.desk().book.take(place, &answers, asked_ns, kernel)
     }

@@ -241,6 +241,34 @@ fn what_is_borrowed_ends_with_the_rate_and_with_the_queue_that_it_was_borrowed_f
 }
 
 #[test]
+fn what_is_borrowed_ends_with_the_lending() {
+    let table = Table::default();
+    let (mut book, now_ns) = borrowing(&table);
+    book.turn(&[], &table, now_ns + SECOND / 2).unwrap();
+    assert_eq!(table.at(PLACE), Loan::NONE);
+}
+
+#[test]
+fn what_was_lent_stays_lent_after_the_lending() {
+    let table = Table::default();
+    let (mut book, now_ns) = measured(&table, edt(), [0, 0]);
+    assert!(lends(&mut book, &table, OWN_BPS, now_ns).unwrap() > 0);
+    let loan = table.at(PLACE);
+    book.turn(&[], &table, now_ns + SECOND / 2).unwrap();
+    assert_eq!(table.at(PLACE), loan);
+}
+
+#[test]
+fn nothing_is_taken_that_was_not_asked_for() {
+    let answer = |parts| super::ledger::Answer { number: 5, parts };
+    let answers = Answers {
+        slices: BTreeMap::from([(7, answer(u32::MAX)), (9, answer(1))]),
+    };
+    let taken = answers.within(&asking(WHOLE / 8, OWN_BPS));
+    assert_eq!(taken.slices, BTreeMap::from([(7, answer(WHOLE / 8))]));
+}
+
+#[test]
 fn what_is_lent_stays_lent_where_the_slice_comes_back_at_another_place() {
     let table = Table::default();
     let (mut book, now_ns) = measured(&table, edt(), [0, 0]);
@@ -374,6 +402,7 @@ async fn strangers_get_what_an_unknown_page_gets() {
             "POST /lend/wan HTTP/1.0\r\ncontent-length: 0\r\n\r\n".into(),
         ),
         ("another uplink", request("/lend/other", TOKEN, questions)),
+        ("no text", request("/lend/%ff", TOKEN, questions)),
         ("another method", "GET /lend/wan HTTP/1.0\r\n\r\n".into()),
         // Of which nothing is read.
         (
@@ -462,6 +491,38 @@ async fn who_has_another_token_lends_nothing_and_both_ends_are_told_why() {
     busy.lending.turn().await;
     let why = "it does not take this node for a partner of the uplink: compare `lending` of both, and their tokens";
     assert_eq!(busy.told().silent[&Ipv4Addr::LOCALHOST], why);
+}
+
+#[tokio::test]
+async fn what_a_partner_answers_is_not_repeated() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let SocketAddr::V4(address) = listener.local_addr().unwrap() else {
+        panic!("IPv4 was asked for");
+    };
+    let agent = Agent::start(&[address], TOKEN).await;
+    let no_answers = "these are no answers of this version (line 1, column 35)";
+    let no_success =
+        "it answers with HTTP status 500: is it an agent, and of the same version? See its log";
+    for (answer, why) in [
+        (format!("HTTP/1.0 500 {TOKEN}\r\n\r\n{TOKEN}"), no_success),
+        (
+            format!("HTTP/1.0 200 OK\r\n\r\n{{\"{TOKEN}\":1}}"),
+            no_answers,
+        ),
+        (
+            format!("HTTP/1.0 {TOKEN}\r\n\r\n"),
+            "it does not speak HTTP",
+        ),
+    ] {
+        let answering = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut question = [0; 4096];
+            assert!(stream.read(&mut question).await.unwrap() > 0);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        tokio::join!(answering, agent.lending.turn());
+        assert_eq!(agent.told().silent[&Ipv4Addr::LOCALHOST], why);
+    }
 }
 
 #[tokio::test]
