@@ -5,6 +5,7 @@ mod config_support;
 use config_support::check_text;
 use config_support::qos::shaped_but;
 use slice_agent::compile::lending_in_words;
+use slice_agent::model::render;
 
 const PLAIN: &str = "rate: 300M";
 
@@ -94,6 +95,12 @@ refused! {
 
     a_folder_as_file: "\"172.20.1.12:9464\"", "/" => ".tokenFile"
         "`/` is no path of a file from the root on; write it as in /etc/sliceplane/lending.token";
+
+    a_folder_with_a_name_as_file: "\"172.20.1.12:9464\"", "/etc/" => ".tokenFile"
+        "`/etc/` is no path of a file from the root on; write it as in /etc/sliceplane/lending.token";
+
+    a_file_of_two_lines: "\"172.20.1.12:9464\"", r#""/t\nready""# => ".tokenFile"
+        r"`/t\nready` is no path of a file from the root on; write it as in /etc/sliceplane/lending.token";
 }
 
 #[test]
@@ -123,6 +130,25 @@ fn what_is_guaranteed_of_the_uplink_cannot_be_lent() {
     let wide = lending.replace("rate: 300M", "rate: 350M");
     let fits = shaped_but(&[(PLAIN, &wide), (open, shop.as_str())]);
     check_text(&fits).unwrap_or_else(|errors| panic!("{errors}"));
+}
+
+#[test]
+fn a_partner_of_another_cluster_is_doubted() {
+    let doubts = |partner: &str| {
+        let text = with(&format!(
+            "{{partners: [\"{partner}:9464\"], tokenFile: /t}}"
+        ));
+        let configuration = check_text(&text).unwrap_or_else(|errors| panic!("{errors}"));
+        render(configuration.doubts()).trim_end().to_owned()
+    };
+    assert_eq!(doubts("172.20.1.12"), "");
+    let expected = format!(
+        "{PLACE}.partners[0]: 172.20.2.11 is west/west-1, of another cluster: what it sends leaves by a link of its own \
+         as a rule, and what it lends would be sent by this one on top of the ceiling; remove it, unless it sends by \
+         this link too"
+    );
+    let told = doubts("172.20.2.11");
+    assert!(told.ends_with(&expected), "{told}");
 }
 
 #[test]

@@ -236,14 +236,14 @@ refused! {
         "guaranteePercent: 40, weight: 3" => "guaranteePercent: 80";
         "node.yaml, document 2, Slice kafka, spec.qos.classes: what is of no class could starve: when all \
          classes send on uplink wan it has 0 + 1/4 of the 0 that nobody is guaranteed = 0, and 16k is the \
-         least; lower a `guaranteePercent` or raise the rate";
+         least; lower a `guaranteePercent` or the `weight` of others, or raise the rate";
 
     a_ceiling_too_low_for_its_classes:
         "rate: 300M" => "rate: 300M, nodes: 2",
         "{west: 50M}" => "{wan: 60k}";
         "node.yaml, document 2, Slice kafka, spec.qos.classes: what is of no class could starve: when all \
          classes send on uplink wan it has 0 + 1/6 of the 6700 that nobody is guaranteed = 1116 on each of 2 \
-         nodes, and 16k is the least; lower a `guaranteePercent` or raise the rate";
+         nodes, and 16k is the least; lower a `guaranteePercent` or the `weight` of others, or raise the rate";
 
     a_ceiling_too_low_for_thin_flows_and_guarantees:
         "{west: 50M}" => "{wan: 16k}";
@@ -251,6 +251,17 @@ refused! {
          least for thin flows 8160 = 16160 on uplink wan, where the slice is guaranteed 16k: 160 too much; \
          percentages are of the ceiling, so lower them, or raise `sliceGuarantee` or, where there is none, the \
          ceiling";
+
+    a_slice_guarantee_that_parts_make_nothing_of:
+        "rate: 300M" => "rate: 300M, nodes: 8",
+        "{west: 50M}}" => "{west: 50M}}\n    sliceGuarantee: {default: 60k}";
+        "node.yaml, document 2, Slice kafka, spec.qos.sliceGuarantee: 60k on uplink wan is 7500 on each of 8 \
+         nodes, and 8k is the least; raise it";
+
+    a_class_called_as_what_is_of_none:
+        "name: control, match" => "name: default, match";
+        "node.yaml, document 2, Slice kafka, spec.qos.classes[0].name: `default` is what metrics and `slice-agent \
+         status` call packets of no class; give this class another name";
 
     a_ceiling_that_parts_make_nothing_of:
         "rate: 300M" => "rate: 300M, nodes: 8",

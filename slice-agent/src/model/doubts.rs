@@ -8,6 +8,7 @@ use super::validated::{Namespaces, ValidatedNode, ValidatedSlice};
 pub(super) fn check(node: &ValidatedNode, slices: &[ValidatedSlice]) -> Vec<ConfigError> {
     let mut found = Vec::new();
     direct_ways_to_gateways(node, &mut found);
+    qos::partners_that_send_elsewhere(node, &mut found);
     for slice in slices {
         namespaces_without_addresses(node, slice, &mut found);
         qos::without_pods(node, slice, &mut found);

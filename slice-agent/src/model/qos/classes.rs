@@ -15,6 +15,8 @@ use crate::model::validate::{Findings, Unique};
 use crate::model::validated::{QosProfile, Rates, Traffic, TrafficClassRule};
 
 const CLASSES_MAX: usize = TrafficClass::COUNT - 1;
+/// Two classes of one name would be one in metrics.
+const NAME_OF_NO_CLASS: &str = "default";
 const LANE_PERCENT: u64 = 100 / LANE_PARTS;
 
 pub(in crate::model) fn check(
@@ -82,7 +84,7 @@ fn check_class(
     matched: &mut Matched,
     found: &mut Findings,
 ) -> Option<TrafficClassRule> {
-    let name = found.take(&place.field("name"), scalar::label(&fields.name));
+    let name = found.take(&place.field("name"), class_name(&fields.name));
     let dscp = scalar::number("a DSCP", fields.dscp.unwrap_or(0), 0, 63);
     let dscp = found.take(&place.field("dscp"), dscp);
     let percent = fields.guarantee_percent.unwrap_or(0);
@@ -106,6 +108,13 @@ fn check_class(
         weight: u16::try_from(weight?).ok()?,
         favour_interactive: fields.favour_interactive.unwrap_or(true),
     })
+}
+
+fn class_name(text: &str) -> Result<String, Problem> {
+    match text == NAME_OF_NO_CLASS {
+        true => Err(QosProblem::NameOfNoClass.into()),
+        false => scalar::label(text),
+    }
 }
 
 /// What matches before this one took.

@@ -5,11 +5,11 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
 use super::problem::QosProblem;
-use crate::model::error::{Place, Problem};
+use crate::model::error::{ConfigError, Place, Problem};
 use crate::model::scalar;
 use crate::model::unchecked::{LendingFields, UplinkFields};
 use crate::model::validate::Findings;
-use crate::model::validated::{Lending, Underlay};
+use crate::model::validated::{Lending, Underlay, ValidatedNode};
 
 /// `underlay` is `None` where it is wrong itself.
 pub(super) fn check(
@@ -44,6 +44,26 @@ pub(super) fn check(
     })
 }
 
+/// Partners that most likely send by another link: what they lend must not be sent by this one.
+pub(in crate::model) fn that_send_elsewhere(node: &ValidatedNode, found: &mut Vec<ConfigError>) {
+    for uplink in &node.uplinks {
+        let partners = uplink.lending.iter().flat_map(|it| &it.partners);
+        for (index, partner) in partners.enumerate() {
+            let mut peers = node.peers.iter();
+            let address = *partner.ip();
+            let elsewhere = peers.find(|it| it.underlay == address && it.cluster != node.cluster);
+            if let Some(peer) = elsewhere {
+                let problem = QosProblem::PartnerElsewhere {
+                    address,
+                    peer: format!("{}/{}", peer.cluster, peer.name),
+                };
+                let place = uplink.place.field("lending").item("partners", index);
+                found.push(place.error(problem.into()));
+            }
+        }
+    }
+}
+
 /// Who sends by the link but this node may be a partner, and nobody else.
 fn check_number(
     place: &Place,
@@ -72,7 +92,9 @@ fn partner(text: &str) -> Result<SocketAddrV4, Problem> {
 
 fn token_file(text: &str) -> Result<PathBuf, Problem> {
     let path = PathBuf::from(text);
-    match path.is_absolute() && path.file_name().is_some() {
+    let is_of_file = path.file_name().is_some() && !text.ends_with('/');
+    // It is told where the file cannot be read, on a line of its own.
+    match path.is_absolute() && is_of_file && !text.contains(char::is_control) {
         true => Ok(path),
         false => Err(QosProblem::NotAFile(text.to_owned()).into()),
     }

@@ -36,7 +36,11 @@ pub enum QosProblem {
         excess: u64,
     },
 
-    // Matches of a class.
+    // A class.
+    #[error(
+        "`default` is what metrics and `slice-agent status` call packets of no class; give this class another name"
+    )]
+    NameOfNoClass,
     #[error("the match names nothing; give `protocol` (and `port`), `namespaces` or `podLabels`")]
     EmptyMatch,
     #[error("`port: {port}` is of no protocol; add `protocol: TCP` or `protocol: UDP`")]
@@ -127,7 +131,7 @@ pub enum QosProblem {
     },
     #[error(
         "{class} could starve: when all classes send on uplink {uplink} it has {sum}, and {least} is the \
-         least; lower a `guaranteePercent` or raise the rate"
+         least; lower a `guaranteePercent` or the `weight` of others, or raise the rate"
     )]
     Starved {
         class: String,
@@ -143,6 +147,14 @@ pub enum QosProblem {
     NotAPartner(String),
     #[error("{0} is this node itself; a partner is another node that sends by the link")]
     PartnerOfItself(std::net::Ipv4Addr),
+    #[error(
+        "{address} is {peer}, of another cluster: what it sends leaves by a link of its own as a rule, and what it lends \
+         would be sent by this one on top of the ceiling; remove it, unless it sends by this link too"
+    )]
+    PartnerElsewhere {
+        address: std::net::Ipv4Addr,
+        peer: String,
+    },
     #[error("{0} is a partner already; a partner is known by its address, so list each once")]
     PartnerTwice(std::net::Ipv4Addr),
     #[error(

@@ -154,7 +154,9 @@ fn check_shares(
     let before = found.errors.len();
     for (slice, profile) in shaped {
         if let Err(problem) = share(uplink, &node.cluster, profile, &slice.classes) {
+            let ceiling = whole(uplink, &node.cluster, profile).ceiling.to_string();
             let field = match &problem {
+                QosProblem::PartTooSmall { rate, .. } if *rate != ceiling => "sliceGuarantee",
                 QosProblem::GuaranteesAboveSliceGuarantee { .. }
                 | QosProblem::GuaranteeAboveCeiling { .. } => "sliceGuarantee",
                 QosProblem::Starved { .. } => "classes",
