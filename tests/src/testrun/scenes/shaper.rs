@@ -540,14 +540,8 @@ fn play_in(node: &NetNs, object: &[u8]) -> Result<()> {
 async fn ours(netlink: &rtnetlink::Handle, uplink: u32) -> Result<(ClassTree, bool)> {
     let interfaces = [(uplink, NIC.to_owned())].into();
     let mut ours = queueing::ours(netlink, &interfaces).await?;
-    let tree = ours.trees.remove(&uplink).context("no tree")?;
-    let shown = std::process::Command::new("tc")
-        .args(["-s", "qdisc", "show", "dev", NIC])
-        .output()?;
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    let waits = shown
-        .lines()
-        .any(|line| line.contains("backlog") && !line.contains("backlog 0b 0p"));
+    let mut tree = ours.trees.remove(&uplink).context("no tree")?;
+    let waits = !std::mem::take(&mut tree.waiting).is_empty();
     Ok((tree, waits))
 }
 
