@@ -460,7 +460,7 @@ async fn a_busy_agent_borrows_from_an_idle_one_though_another_partner_is_silent(
             busy.told()
         );
         idle.lending.turn().await;
-        // Far more than its part in any time.
+        // Far more than its part in any time. The turn lasts until the silent one is given up.
         busy.table.sent_bytes.fetch_add(OWN_BPS, Ordering::Relaxed);
         let turn = Instant::now();
         busy.lending.turn().await;
@@ -469,7 +469,6 @@ async fn a_busy_agent_borrows_from_an_idle_one_though_another_partner_is_silent(
             "{:?}",
             turn.elapsed()
         );
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(
         idle.table.at(PLACE).byte_parts > WHOLE,

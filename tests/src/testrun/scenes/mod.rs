@@ -24,6 +24,7 @@ mod stack;
 mod strict;
 mod transit;
 mod untouched;
+mod waiting;
 
 use anyhow::Result;
 use slice_common::address::Port;
@@ -48,7 +49,7 @@ macro_rules! list {
     };
 }
 
-pub use shaper::{play_on_fq, play_on_htb};
+pub use waiting::{play_on_fq, play_on_htb};
 
 /// Every scene, in the order in which they run.
 pub fn scenes() -> Vec<Scene> {

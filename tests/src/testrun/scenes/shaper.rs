@@ -1,13 +1,7 @@
 //! Slices share an uplink. No scene can stop the clock, so rates are such that nothing depends on it: at
 //! 8 kbit/s a packet of a thousand bytes takes a second.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, ensure};
-use slice_agent::apply::htb;
-use slice_agent::apply::queueing::{self, make_fair};
-use slice_agent::compile::class_tree;
-use slice_agent::image::{ClassTree, Prefixed};
+use anyhow::{Result, ensure};
 use slice_common::drop_reason::DropReason;
 use slice_common::id::{SliceId, TrafficClass};
 use slice_common::layout::{
@@ -18,12 +12,8 @@ use slice_common::shaper::{
 };
 
 use super::{from_node, on_wire, tunnel_between, tunnel_out};
-use crate::child::poll_until;
-use crate::live::{Capture, Wire};
-use crate::netns::NetNs;
 use crate::packet::{Ipv4, Tcp, Udp};
 use crate::testrun::actors::*;
-use crate::testrun::card::{attach_by_filter, with_netlink};
 use crate::testrun::exchange::kernel_time_ns;
 use crate::testrun::shaping::NOTHING_SHAPED;
 use crate::testrun::{Expected, Program, World};
@@ -40,7 +30,7 @@ const DEFAULT_PLACE: u32 = 8;
 const REPLICATION_PLACE: u32 = DEFAULT_PLACE + REPLICATION.0 as u32;
 const CLIENT_PLACE: u32 = DEFAULT_PLACE + CLIENT.0 as u32;
 /// What a packet of [`leaving`] is on the link.
-const LINK_BYTES: u64 = 1000;
+pub(super) const LINK_BYTES: u64 = 1000;
 
 fn rate(bps: u64) -> Rate {
     Rate::new_checked(bps).expect("rates of scenes are in range")
@@ -472,175 +462,4 @@ pub(super) fn a_class_without_terms_is_the_default_one(world: &mut World) -> Res
     leaves(world, &known, DEFAULT_PLACE, guaranteed_at_once())?;
     let unknown = leaving(world, (7, 0), 50_012)?;
     is_dropped(world, &unknown, DEFAULT_PLACE)
-}
-
-/// Departures are kept by a real `fq` that the agent put there: packets that are sent at once leave one after the
-/// other, in order. Without departures they leave at once: the control.
-/// # Errors  what was not as it should be.
-pub fn play_on_fq(object: &[u8]) -> Result<()> {
-    let node = NetNs::create("edt-node")?;
-    node.enter(|| {
-        let mut world = World::new(object)?;
-        let uplink = world.ifindex(NIC)?;
-        with_netlink(async |netlink| make_fair(netlink, uplink, 1).await)?;
-        attach_by_filter(&mut world, Program::UnderlayGuard, NIC)?;
-        let at_once = time_of_arrival(&mut world, &node, ShaperBackend::Vq)?;
-        let last = EACH * (PACKETS - 1);
-        ensure!(at_once < last, "without departures they took {at_once:?}");
-        let kept = time_of_arrival(&mut world, &node, ShaperBackend::Edt)?;
-        ensure!(last <= kept && kept < 4 * last, "{kept:?}, not {last:?}");
-        Ok(())
-    })?
-}
-
-/// Packets wait in a real tree of the agent's classes. A live change of a rate loses none of them and keeps them in
-/// order; another tree in its place loses what waits: the control.
-/// # Errors  what was not as it should be.
-pub fn play_on_htb(object: &[u8]) -> Result<()> {
-    const NODE: &str = "htb-node";
-    let node = NetNs::create(NODE)?;
-    let played = play_in(&node, object);
-    NetNs::delete(NODE)?;
-    played
-}
-
-fn play_in(node: &NetNs, object: &[u8]) -> Result<()> {
-    node.enter(|| {
-        let mut world = World::new(object)?;
-        let uplink = world.ifindex(NIC)?;
-        attach_by_filter(&mut world, Program::UnderlayGuard, NIC)?;
-        let slow = tree_of(uplink, EACH)?;
-        let fast = tree_of(uplink, EACH / 2)?;
-        let build = || with_netlink(async |netlink| htb::build(netlink, uplink, &slow).await);
-        build()?;
-        let seen = seen_after(&mut world, node, || {
-            with_netlink(async |netlink| {
-                let (before, _) = ours(netlink, uplink).await?;
-                ensure!(before == slow, "{before:#?}, not {slow:#?}");
-                for (minor, class) in &fast.classes {
-                    htb::put_class(netlink, uplink, *minor, class).await?;
-                }
-                let (after, waits) = ours(netlink, uplink).await?;
-                ensure!(after == fast, "{after:#?}, not {fast:#?}");
-                ensure!(waits, "vacuous: nothing waited any more");
-                Ok(())
-            })
-        })?;
-        ensure!(seen.iter().copied().eq(0..PACKETS), "{seen:?}");
-        let seen = seen_after(&mut world, node, build)?;
-        ensure!(
-            (seen.len() as u32) < PACKETS,
-            "vacuous: nothing waited in the tree"
-        );
-        with_netlink(async |netlink| queueing::remove(netlink, uplink).await)
-    })?
-}
-
-/// What of ours is there, and whether packets wait in it.
-async fn ours(netlink: &rtnetlink::Handle, uplink: u32) -> Result<(ClassTree, bool)> {
-    let interfaces = [(uplink, NIC.to_owned())].into();
-    let mut ours = queueing::ours(netlink, &interfaces).await?;
-    let mut tree = ours.trees.remove(&uplink).context("no tree")?;
-    let waits = !std::mem::take(&mut tree.waiting).is_empty();
-    Ok((tree, waits))
-}
-
-/// At which [`LINK_BYTES`] take so long.
-fn tree_of(uplink: u32, each: Duration) -> Result<ClassTree> {
-    let terms = patient_terms(ShaperBackend::Htb, each);
-    let key = Prefixed {
-        prefix_bits: ShaperKey::BITS,
-        key: ShaperKey {
-            ifindex: uplink,
-            slice: KAFKA.id,
-        },
-    };
-    let tree = class_tree(NIC, uplink, &[(key, terms)].into()).context("no tree")?;
-    Ok(ClassTree {
-        frame_bytes: 1538,
-        ..tree
-    })
-}
-
-/// The numbers of packets that came, which were sent at once before something is done.
-fn seen_after(
-    world: &mut World,
-    node: &NetNs,
-    change: impl FnOnce() -> Result<()>,
-) -> Result<Vec<u32>> {
-    world.reset()?;
-    share(world, patient_terms(ShaperBackend::Htb, EACH))?;
-    let frame = leaving(world, (0, 0), 50_021)?;
-    let arrivals = Capture::of_arriving(node, "far-0")?;
-    send_numbered(node, &frame)?;
-    change()?;
-    let mut seen = Vec::new();
-    // All of them, or as many as there are.
-    poll_until(Duration::from_secs(2), || {
-        seen.extend(numbers(&arrivals, &frame)?);
-        Ok((seen.len() >= PACKETS as usize).then_some(()))
-    })?;
-    Ok(seen)
-}
-
-const PACKETS: u32 = 20;
-/// How long [`LINK_BYTES`] take at 2 Mbit/s: all of them less than the tenth of a second that our `fq` keeps a packet for.
-const EACH: Duration = Duration::from_millis(4);
-
-/// From before the first of some packets is sent, the others right after it, until the last has come.
-fn time_of_arrival(world: &mut World, node: &NetNs, backend: ShaperBackend) -> Result<Duration> {
-    world.reset()?;
-    share(world, patient_terms(backend, EACH))?;
-    let frame = leaving(world, (0, 0), 50_020)?;
-    let arrivals = Capture::of_arriving(node, "far-0")?;
-    let began = Instant::now();
-    send_numbered(node, &frame)?;
-    let mut seen = Vec::new();
-    let all = poll_until(Duration::from_secs(20), || {
-        seen.extend(numbers(&arrivals, &frame)?);
-        Ok((seen.len() >= PACKETS as usize).then(Instant::now))
-    })?;
-    ensure!(
-        seen.iter().copied().eq(0..PACKETS),
-        "{backend:?}: what came is {seen:?}"
-    );
-    Ok(all.context("some came late")?.duration_since(began))
-}
-
-/// Of `kafka`, whose [`LINK_BYTES`] take so long each, however many wait.
-fn patient_terms(backend: ShaperBackend, each: Duration) -> ShaperTerms {
-    let bps = LINK_BYTES * 8 * 1_000_000 / each.as_micros() as u64;
-    let patient = ClassTerms {
-        burst_ns: 0,
-        mark_ns: 50 * SECOND_NS,
-        horizon_ns: 60 * SECOND_NS,
-        borrowed_horizon_ns: 60 * SECOND_NS,
-        ..class(bps)
-    };
-    terms(backend, bps, &patient)
-}
-
-fn send_numbered(node: &NetNs, frame: &[u8]) -> Result<()> {
-    let wire = Wire::of(node, NIC)?;
-    wire.mark(TUNNEL_MARK)?;
-    for number in 0..PACKETS {
-        let mut numbered = frame.to_vec();
-        let last = numbered.len() - 1;
-        numbered[last] = number as u8;
-        wire.send(&numbered)?;
-    }
-    Ok(())
-}
-
-/// Those that came meanwhile.
-fn numbers(arrivals: &Capture, frame: &[u8]) -> Result<Vec<u32>> {
-    // What follows the outer IPv4 header, up to the number.
-    let packet = &frame[34..frame.len() - 1];
-    let arrived = arrivals.take()?;
-    // The kernel's own packets (a card that has just come up asks for IPv6 neighbours) are not ours to count.
-    let number = |bytes: &Vec<u8>| {
-        let (number, rest) = bytes.split_last()?;
-        rest.ends_with(packet).then_some(u32::from(*number))
-    };
-    Ok(arrived.iter().filter_map(|it| number(&it.bytes)).collect())
 }
