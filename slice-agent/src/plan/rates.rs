@@ -9,7 +9,8 @@ use crate::image::{Names, Prefixed};
 
 pub(super) fn terms(names: &Names, key: &Prefixed<ShaperKey>, terms: &ShaperTerms) -> String {
     let ShaperKey { ifindex, slice } = key.key;
-    let classes = TrafficClass::all()
+    let classes = (0..TrafficClass::COUNT as u32)
+        .map(TrafficClass::from_low_bits)
         .filter(|class| terms.has_class(*class))
         .map(|class| {
             let number = class.number();
