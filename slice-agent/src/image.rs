@@ -8,11 +8,13 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use slice_common::address::Address;
+use slice_common::id::TrafficClass;
 use slice_common::layout::{
     Class, ClassKey, Endpoint, LocalEndpoint, LocalKey, OutsideEntry, OutsideKey, Path, PathGroup,
     Peer, PolicyEntry, PolicyKey, Route, RouteKey, Settings, ShaperKey, ShaperPlace, ShaperTerms,
     Slice,
 };
+use slice_common::shaper::Room;
 
 /// A key of a longest-prefix table: `prefix_bits` of `key` count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -338,6 +340,8 @@ pub struct HostFacts {
     pub mark_rules: BTreeSet<MarkRule>,
     /// Where the clocks are by which slices on uplinks are judged now.
     pub clocks: BTreeMap<ShaperKey, ShaperPlace>,
+    /// Classes of slices on uplinks at whose back packets may wait now.
+    pub backs: BTreeMap<(ShaperKey, TrafficClass), Room>,
     /// Interfaces with our `underlay_filter`, by number: their XDP program is no stranger's.
     pub filtered: BTreeSet<u32>,
     /// Interfaces that `underlay_filter` was refused on, with the reason: not tried again until somebody

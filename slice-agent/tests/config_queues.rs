@@ -3,12 +3,14 @@
 
 mod config_support;
 
-use config_support::qos::{carried_out, image, shaped, shaped_but};
+use config_support::qos::{CLASSES, carried_out, image, shaped, shaped_but};
 use config_support::{check_text, east_1};
 use slice_agent::compile::{UplinkQueue, uplink_queues};
 use slice_agent::image::{HostFacts, Names, NodeImage, RootQueue, TreeClass};
+use slice_agent::observe::host;
 use slice_agent::plan::{self, Change, plan};
-use slice_common::layout::{QueueClass, ShaperBackend};
+use slice_common::id::TrafficClass;
+use slice_common::layout::{QueueClass, ShaperBackend, ShaperTerms};
 
 /// Slice kafka under a ceiling, on a host with this at the root of the uplink's interface.
 fn behind(root_queue: RootQueue) -> (HostFacts, NodeImage, Names) {
@@ -174,6 +176,40 @@ fn a_class_that_is_not_wanted_any_more_stays_while_packets_wait_in_it() {
     // Those that are wanted are nobody's business.
     let others: Vec<u16> = wanted.trees[&2].classes.keys().copied().collect();
     assert_eq!(removed(&others), [back, front, class]);
+}
+
+/// Flows of a class that is removed go on to wait at its back, until nothing is there any more.
+#[test]
+fn the_back_of_a_class_that_is_removed_stays_while_packets_wait_there() {
+    let (mut facts, ..) = behind(RootQueue::OurTree);
+    facts
+        .fair_refused
+        .insert(2, "this kernel has none".to_owned());
+    let (before, _) = image(&shaped(), &facts);
+    let client = TrafficClass::from_low_bits(3);
+    let terms = |image: &NodeImage| *image.rates.values().next().expect("one slice");
+    let back = QueueClass::Back(ShaperTerms::class_clocks(terms(&before).clocks, client)).minor();
+    let line = CLASSES.lines().last().expect("the class client");
+    let without = shaped_but(&[(&format!("{line}\n"), "")]);
+    let look = |there: &NodeImage| {
+        let mut facts = facts.clone();
+        let known = host::known_in(there, &facts.interfaces);
+        host::remember(&mut facts, &known);
+        let (wanted, names) = image(&without, &facts);
+        let changes = plan(there, &wanted, &names);
+        (changes.len(), carried_out(there.clone(), &changes))
+    };
+    let is_there = |image: &NodeImage| image.trees[&2].classes.contains_key(&back);
+    // Whatever waits when the class is removed.
+    let (_, mut there) = look(&before);
+    assert!(is_there(&there) && terms(&there).is_vacated(client));
+    there.trees.get_mut(&2).expect("a tree").waiting = [back].into();
+    let (changes, mut there) = look(&there);
+    assert_eq!(changes, 0);
+    there.trees.get_mut(&2).expect("a tree").waiting.clear();
+    let (_, there) = look(&there);
+    assert!(!is_there(&there) && !terms(&there).is_vacated(client));
+    assert_eq!(look(&there).0, 0);
 }
 
 #[test]

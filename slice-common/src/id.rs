@@ -44,6 +44,10 @@ impl TrafficClass {
         }
     }
 
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT as u8).map(Self)
+    }
+
     /// Keeps the lowest three bits: for values that come from a map or from the wire.
     #[inline(always)]
     pub const fn from_low_bits(bits: u32) -> Self {

@@ -30,20 +30,24 @@ macro_rules! clock {
     };
 }
 
+/// The record of a flow with a packet at that moment.
+#[inline(always)]
+pub(crate) fn of_flow(flow: Owner, now_ns: u64) -> Option<RecordWords<Clock>> {
+    let first = record(flow.place())?;
+    let second = || record(flow.second_place());
+    Some(find(flow, unlinked(now_ns), first, second)?.words())
+}
+
 /// Those of a class and a flow. Nothing where the agent names a place that no map has.
 #[inline(always)]
 pub(crate) fn of(
     terms: &ShaperTerms,
     class: &ShaperClass,
-    flow: Owner,
-    now_ns: u64,
+    record: RecordWords<Clock>,
 ) -> Option<Clocks> {
     let uplink: *mut UplinkClocks = maps::uplink_clocks(terms.uplink_clocks)?;
     let slice: *mut SliceClocks = maps::slice_clocks(terms.clocks)?;
     let of_class: *mut ClassClocks = maps::class_clocks(class.clocks)?;
-    let first = record(flow.place())?;
-    let second = || record(flow.second_place());
-    let record = find(flow, unlinked(now_ns), first, second)?.words();
     Some(Clocks {
         uplink: UplinkWords {
             contract: clock!(uplink, contract_ns),
@@ -102,7 +106,7 @@ impl Record for FlowRecord {
                 stance: clock!(self.0, stance),
             },
             joined: clock!(self.0, joined_ns),
-            gone: clock!(self.0, gone_ns),
+            gone: clock!(self.0, gone),
         }
     }
 }

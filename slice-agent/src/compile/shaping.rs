@@ -44,7 +44,8 @@ pub(super) fn rates(
         .collect();
     let terms = |key: ShaperKey, shaping: &SliceShaping| {
         let backend = *backends.get(&key.ifindex)?;
-        Some(packed(backend, *places.get(&key)?, shaping))
+        let terms = packed(backend, *places.get(&key)?, shaping);
+        Some(with_vacated(terms, key, facts))
     };
     let table = shaping.iter().filter_map(|(key, shaping)| {
         let prefix_bits = ShaperKey::BITS;
@@ -65,6 +66,23 @@ fn packed(backend: ShaperBackend, place: ShaperPlace, shaping: &SliceShaping) ->
     numbered.fold(terms, |terms, (class, number)| {
         terms.with_class(number, class)
     })
+}
+
+/// With the classes that are configured no more and at whose back packets wait.
+fn with_vacated(terms: ShaperTerms, key: ShaperKey, facts: &HostFacts) -> ShaperTerms {
+    if terms.backend != ShaperBackend::Htb.number() {
+        return terms;
+    }
+    let of_slice = facts.backs.range((key, TrafficClass::DEFAULT)..);
+    of_slice
+        .take_while(|((at, _), _)| *at == key)
+        .fold(terms, |terms, ((_, class), room)| {
+            if terms.has_class(*class) {
+                terms
+            } else {
+                terms.with_vacated(*class, *room)
+            }
+        })
 }
 
 /// The terms of every slice with a ceiling.

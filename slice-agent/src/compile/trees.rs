@@ -66,8 +66,7 @@ fn add_slice(classes: &mut BTreeMap<QueueClass, TreeClass>, terms: &ShaperTerms,
     // Nobody can take anything from a slice where all ceilings fit.
     let guarantee = served(terms.uplink().guarantee).min(ceiling);
     classes.insert(slice, inner(Some(QueueClass::Uplink), [guarantee, ceiling]));
-    let numbers = (0..TrafficClass::COUNT as u32).map(TrafficClass::from_low_bits);
-    let configured: Vec<&ShaperClass> = numbers
+    let configured: Vec<&ShaperClass> = TrafficClass::all()
         .filter(|class| terms.has_class(*class))
         .map(|class| &terms.classes[usize::from(class.number())])
         .collect();

@@ -52,8 +52,7 @@ pub(crate) fn places(state: &State) -> Vec<u32> {
 
 /// The classes that are configured, with the places of their clocks.
 pub(crate) fn classes(terms: &ShaperTerms) -> impl Iterator<Item = (TrafficClass, u32)> {
-    let all = (0..TrafficClass::COUNT as u32).map(TrafficClass::from_low_bits);
-    let configured = all.filter(|class| terms.has_class(*class));
+    let configured = TrafficClass::all().filter(|class| terms.has_class(*class));
     configured.map(|class| (class, ShaperTerms::class_clocks(terms.clocks, class)))
 }
 

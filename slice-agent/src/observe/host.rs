@@ -16,6 +16,9 @@ use rtnetlink::packet_route::route::{RouteMessage, RouteType};
 use rtnetlink::packet_route::rule::RuleMessage;
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 use slice_common::address::Address;
+use slice_common::id::TrafficClass;
+use slice_common::layout::{QueueClass, ShaperKey, ShaperTerms};
+use slice_common::shaper::Room;
 use slice_common::wire::vxlan::INNER_DESTINATION_MAC;
 
 use super::{driver, marks, refusals};
@@ -106,6 +109,7 @@ pub fn remember(facts: &mut HostFacts, before: &HostFacts) {
         }
     }
     facts.clocks.clone_from(&before.clocks);
+    facts.backs.clone_from(&before.backs);
     let still = |ifindex: &&u32| present.contains(ifindex);
     facts.filtered.extend(before.filtered.iter().filter(still));
     refusals::remember(facts, before);
@@ -154,8 +158,29 @@ pub fn known_in(image: &NodeImage, interfaces: &BTreeMap<String, Interface>) -> 
             .iter()
             .map(|(at, terms)| (at.key, terms.place()))
             .collect(),
+        backs: backs(image),
         ..HostFacts::default()
     }
+}
+
+/// At whose backs packets may wait: of classes that they are sent to, and of those that they were sent to before, as long as
+/// some are there.
+fn backs(image: &NodeImage) -> BTreeMap<(ShaperKey, TrafficClass), Room> {
+    let mut backs = BTreeMap::new();
+    for (at, terms) in &image.rates {
+        let Some(tree) = image.trees.get(&at.key.ifindex) else {
+            continue;
+        };
+        for class in TrafficClass::all() {
+            let back = QueueClass::Back(ShaperTerms::class_clocks(terms.clocks, class)).minor();
+            let is_there = tree.classes.contains_key(&back);
+            if is_there && (terms.has_class(class) || tree.waiting.contains(&back)) {
+                let room = terms.classes[usize::from(class.number())].room();
+                backs.insert((at.key, class), room);
+            }
+        }
+    }
+    backs
 }
 
 async fn links(netlink: &Handle) -> Result<Vec<LinkMessage>> {

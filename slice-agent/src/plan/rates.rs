@@ -9,8 +9,7 @@ use crate::image::{Names, Prefixed};
 
 pub(super) fn terms(names: &Names, key: &Prefixed<ShaperKey>, terms: &ShaperTerms) -> String {
     let ShaperKey { ifindex, slice } = key.key;
-    let classes = (0..TrafficClass::COUNT as u32)
-        .map(TrafficClass::from_low_bits)
+    let classes = TrafficClass::all()
         .filter(|class| terms.has_class(*class))
         .map(|class| {
             let number = class.number();

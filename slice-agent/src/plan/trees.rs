@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use slice_common::id::TrafficClass;
+use slice_common::layout::{QueueClass, ShaperTerms};
+
 use super::{Change, Mending, Trimming};
 use crate::image::{ClassTree, NodeImage, TreeClass};
 
@@ -32,7 +35,7 @@ pub(super) fn shrunk<'a>(
         if !can_be_mended(before, tree) {
             return None;
         }
-        let busy = busy(before);
+        let busy = busy(before, vacated(is, *ifindex));
         let classes = before.classes.keys().rev();
         let classes: Vec<u16> = classes
             .filter(|minor| !tree.classes.contains_key(minor) && !busy.contains(minor))
@@ -44,12 +47,25 @@ pub(super) fn shrunk<'a>(
     })
 }
 
-/// In which packets wait, with all that they are below: the kernel would drop what waits in a class that is removed. They
-/// are looked at again.
-fn busy(tree: &ClassTree) -> BTreeSet<u16> {
+/// The backs of classes that are configured no more, but flows that wait there go on to.
+fn vacated(image: &NodeImage, ifindex: u32) -> impl Iterator<Item = u16> {
+    let here = image
+        .rates
+        .iter()
+        .filter(move |(at, _)| at.key.ifindex == ifindex);
+    here.flat_map(|(_, terms)| {
+        let vacated = TrafficClass::all().filter(|class| terms.is_vacated(*class));
+        vacated
+            .map(|class| QueueClass::Back(ShaperTerms::class_clocks(terms.clocks, class)).minor())
+    })
+}
+
+/// In which packets wait or may yet, with all that they are below: the kernel would drop what waits in a class that is
+/// removed. They are looked at again.
+fn busy(tree: &ClassTree, vacated: impl Iterator<Item = u16>) -> BTreeSet<u16> {
     let mut busy = BTreeSet::new();
-    for minor in &tree.waiting {
-        let mut above = Some(*minor);
+    for minor in vacated.chain(tree.waiting.iter().copied()) {
+        let mut above = Some(minor);
         while let Some(class) = above.filter(|minor| busy.insert(*minor)) {
             above = tree.classes.get(&class).map(|class| class.parent);
         }

@@ -81,7 +81,9 @@ layout! {
         pub room_ns: u64,
         pub drained_ns: u64,
         /// 1: flows are told apart by what they do.
-        pub favour_interactive: u32,
+        pub favour_interactive: u16,
+        /// The place by which its queues are named, where there are any ([`QueueClass`]).
+        pub queue: u16,
         /// Its place in `CLASS_CLOCKS` and `SHAPER_COUNTS`.
         pub clocks: u32,
     }
@@ -161,6 +163,7 @@ impl QueueClass {
     }
 }
 
+const _: () = assert!(TrafficClass::COUNT * Capacity::SLICE_CLOCKS <= u16::MAX as usize);
 const _: () = assert!(QueueClass::EACH * (Capacity::SLICE_CLOCKS as u32 + 1) <= u16::MAX as u32);
 
 /// Where the clocks of a slice on an uplink are.
@@ -196,7 +199,8 @@ impl ShaperClass {
             calm_ns: habits.calm_ns,
             room_ns: room.room_ns,
             drained_ns: room.drained_ns,
-            favour_interactive: u32::from(terms.favour_interactive),
+            favour_interactive: u16::from(terms.favour_interactive),
+            queue: clocks as u16,
             clocks,
         }
     }
@@ -220,6 +224,12 @@ impl ShaperClass {
             },
             favour_interactive: self.favour_interactive != 0,
         }
+    }
+
+    /// Of those that packets are charged to.
+    #[inline(always)]
+    pub const fn number(&self) -> u32 {
+        self.clocks % TrafficClass::COUNT as u32
     }
 
     /// How much may wait at its back.
@@ -272,6 +282,23 @@ impl ShaperTerms {
             ShaperClass::new(terms, clocks, self.backend, ceiling)
         };
         self
+    }
+
+    /// With one that is configured no more, for flows of which something may wait there: they go on to wait there, under
+    /// the default class's terms. `room`: of the class as it was.
+    #[must_use]
+    pub fn with_vacated(mut self, class: TrafficClass, room: Room) -> Self {
+        let place = Self::class_clocks(self.clocks, class);
+        let left = &mut self.classes[class.number() as usize];
+        left.queue = place as u16;
+        (left.room_ns, left.drained_ns) = (room.room_ns, room.drained_ns);
+        self
+    }
+
+    /// Whether the class is configured no more, but flows may wait there.
+    pub const fn is_vacated(&self, class: TrafficClass) -> bool {
+        let queue = self.classes[class.number() as usize].queue;
+        queue as u32 == Self::class_clocks(self.clocks, class) && !self.has_class(class)
     }
 
     /// Whether the class is configured, and not the default one under another number.
@@ -391,7 +418,7 @@ layout! {
         pub stance: u64,
         /// [`crate::shaper::LeafWords`]
         pub joined_ns: u64,
-        pub gone_ns: u64,
+        pub gone: u64,
         /// A [`crate::shaper::Owner`], or 0.
         pub owner: u64,
     }
@@ -406,7 +433,7 @@ impl FlowClocks {
         waited_ns: 0,
         stance: 0,
         joined_ns: 0,
-        gone_ns: 0,
+        gone: 0,
         owner: 0,
     };
 }

@@ -6,6 +6,10 @@
 //! than fits there, packets leave it in the order in which they came, and what the class is entitled to leaves in any
 //! case. So the flow's last packet is gone once as much joined behind it as fits, or after the time that all of it
 //! takes at that rate.
+//!
+//! A flow that is to be of another class stays what it was, rates and all, until nothing of it is left at the old class's
+//! back: so long it is judged and waits there. A flow that never pauses would stay for ever. It moves after
+//! [`STAY_NS`], and may overtake itself that one time.
 
 use super::clock::Word;
 use super::cost::{ByteCost, WireBytes};
@@ -93,8 +97,105 @@ pub struct LeafWords<C, F> {
     pub back: C,
     /// What that was when the flow's last packet had joined it; 0: the flow is at the front.
     pub joined: F,
-    /// When that packet will have left in any case.
+    /// [`Gone`]
     pub gone: F,
+}
+
+/// When a flow's last packet at a back will have left in any case, in steps of 16 ns, and whose back that is: bits 0
+/// to 2 are the class. Bit 3: the flow is to be of another one, and the word `joined` says until when it stays.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone(u64);
+
+impl Gone {
+    const CLASS: u64 = 7;
+    const STAYS: u64 = 8;
+    const MOMENT: u64 = !0xf;
+
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    #[inline(always)]
+    const fn after(packet: &Joining) -> Self {
+        // A step later, so that it is not before.
+        let moment_ns = packet.now_ns.saturating_add(packet.room.drained_ns) | !Self::MOMENT;
+        let stays = if packet.seat.until_ns == 0 {
+            0
+        } else {
+            Self::STAYS
+        };
+        Self(moment_ns & Self::MOMENT | stays | packet.seat.class as u64 & Self::CLASS)
+    }
+
+    #[inline(always)]
+    pub const fn moment_ns(self) -> u64 {
+        self.0 | !Self::MOMENT
+    }
+
+    #[inline(always)]
+    const fn class(self) -> u32 {
+        (self.0 & Self::CLASS) as u32
+    }
+
+    #[inline(always)]
+    const fn stays(self) -> bool {
+        self.0 & Self::STAYS != 0
+    }
+}
+
+/// The class that a packet is judged in, by its number in the slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    pub class: u32,
+    /// It is not the packet's own, but that of those of its flow that wait: until then at most. 0: it is its own.
+    pub until_ns: u64,
+    /// The record is that of flows of two classes: it said that its flow is to be of another class, and here is a packet of
+    /// the old one.
+    pub is_of_two: bool,
+}
+
+/// So long a flow that never pauses stays of the class that it was of.
+pub const STAY_NS: u64 = 10_000_000_000;
+
+impl Seat {
+    #[inline(always)]
+    pub const fn own(class: u32) -> Self {
+        Self {
+            class,
+            until_ns: 0,
+            is_of_two: false,
+        }
+    }
+
+    /// Of a packet of that class, by its flow's words. Of a record that flows share it is always the packet's own.
+    #[inline(always)]
+    pub const fn new(own: u32, now_ns: u64, joined_ns: u64, gone: u64) -> Self {
+        let gone = Gone::from_word(gone);
+        if joined_ns == 0 || now_ns >= gone.moment_ns() {
+            return Self::own(own);
+        }
+        if gone.class() == own {
+            return Self {
+                is_of_two: gone.stays(),
+                ..Self::own(own)
+            };
+        }
+        let until_ns = if gone.stays() {
+            joined_ns
+        } else {
+            now_ns.saturating_add(STAY_NS)
+        };
+        if now_ns >= until_ns {
+            return Self::own(own);
+        }
+        Self {
+            class: gone.class(),
+            until_ns,
+            is_of_two: false,
+        }
+    }
 }
 
 /// What a packet's leaf is decided by.
@@ -105,6 +206,8 @@ pub struct Joining {
     pub cost_ns: u64,
     /// It may go before those of its class that are not.
     pub is_urgent: bool,
+    pub seat: Seat,
+    /// Of the seat's class.
     pub room: Room,
 }
 
@@ -113,7 +216,7 @@ pub struct Joining {
 pub struct LeafReadings {
     pub back_ns: u64,
     pub joined_ns: u64,
-    pub gone_ns: u64,
+    pub gone: Gone,
 }
 
 /// Whether a packet may go before those that wait, if that keeps its flow in order: it has the lane, or it is of a
@@ -142,8 +245,10 @@ pub const fn leaf(packet: &Joining, read: &LeafReadings) -> Leaf {
 const fn has_left(packet: &Joining, read: &LeafReadings) -> bool {
     let behind_ns = read.back_ns.saturating_sub(read.joined_ns);
     let room_ns = packet.room.room_ns;
+    let is_of_this_back = read.gone.class() == packet.seat.class && !read.gone.stays();
     // The device counts a few bytes less for a packet.
-    packet.now_ns >= read.gone_ns || behind_ns >= room_ns + room_ns / 8
+    packet.now_ns >= read.gone.moment_ns()
+        || (is_of_this_back && behind_ns >= room_ns + room_ns / 8)
 }
 
 /// Decides, and notes it.
@@ -152,19 +257,23 @@ pub fn join<C: Word, F: Word>(packet: &Joining, words: &LeafWords<C, F>) -> Leaf
     let read = LeafReadings {
         back_ns: words.back.read(),
         joined_ns: words.joined.read(),
-        gone_ns: words.gone.read(),
+        gone: Gone::from_word(words.gone.read()),
     };
     let leaf = leaf(packet, &read);
     match leaf {
         Leaf::Front if read.joined_ns != 0 => words.joined.write(0),
         Leaf::Front => {}
         Leaf::Back => {
-            words.back.add(packet.cost_ns);
-            // Also what others added meanwhile: rather more than joined before this packet. Never 0, since packets
-            // take time.
-            words.joined.write(words.back.read());
-            let gone_ns = packet.now_ns.saturating_add(packet.room.drained_ns);
-            words.gone.write(gone_ns);
+            if packet.seat.until_ns == 0 {
+                words.back.add(packet.cost_ns);
+                // Also what others added meanwhile: rather more than joined before this packet. Never 0, since packets
+                // take time.
+                words.joined.write(words.back.read());
+            } else {
+                // What joins without being counted has others believe that less is behind them.
+                words.joined.write(packet.seat.until_ns);
+            }
+            words.gone.write(Gone::after(packet).0);
         }
     }
     leaf

@@ -29,8 +29,8 @@ pub use entitlement::{
     Assured, CLASS_MIN_BPS, ClassShare, LANE_PARTS, Refusal, SPARE_PARTS, check_uplink,
 };
 pub use leaf::{
-    Joining, Leaf, LeafReadings, LeafWords, Room, charged_bytes, counted_bytes, is_urgent, join,
-    leaf, served_bytes_per_s,
+    Gone, Joining, Leaf, LeafReadings, LeafWords, Room, STAY_NS, Seat, charged_bytes,
+    counted_bytes, is_urgent, join, leaf, served_bytes_per_s,
 };
 pub use loan::Loan;
 pub use record::{

@@ -6,8 +6,8 @@
 //! is said of a flow that never sent: only its stance has to be forgotten. That is done first, and then the owner is
 //! replaced, by compare and swap. So there is no half of a record at any time.
 
-use super::FlowWords;
 use super::clock::Word;
+use super::{FlowWords, Gone, Seat};
 use crate::address::Address;
 use crate::layout::Capacity;
 
@@ -93,7 +93,8 @@ pub struct RecordReadings {
     pub thin_ns: u64,
     pub pace_ns: u64,
     pub waited_ns: u64,
-    pub gone_ns: u64,
+    /// [`Gone`]
+    pub gone: u64,
 }
 
 /// Who has been silent for so long gives its record up.
@@ -114,7 +115,9 @@ impl RecordReadings {
         // Each packet leaves the pace, and what was sent its departure, not behind its own moment.
         let is_silent = self.pace_ns.saturating_add(SILENCE_NS) <= now_ns
             && self.departure_ns.saturating_add(SILENCE_NS) <= now_ns;
-        let is_past = self.thin_ns <= now_ns && self.waited_ns <= now_ns && self.gone_ns <= now_ns;
+        let is_past = self.thin_ns <= now_ns
+            && self.waited_ns <= now_ns
+            && Gone::from_word(self.gone).moment_ns() <= now_ns;
         if me.is_in(self.owner) {
             Holder::Me
         } else if is_silent && is_past {
@@ -161,7 +164,7 @@ impl<W: Word> RecordWords<W> {
             thin_ns: self.flow.thin.read(),
             pace_ns: self.flow.pace.read(),
             waited_ns: self.flow.waited.read(),
-            gone_ns: self.gone.read(),
+            gone: self.gone.read(),
         };
         // Another processor may have taken it since, for another packet of mine.
         let is_mine = self.is_of(me);
@@ -171,6 +174,21 @@ impl<W: Word> RecordWords<W> {
             read.holder(me, now_ns)
         };
         (read, holder)
+    }
+
+    /// In which class a packet of its flow is judged where packets wait in classes.
+    #[inline(always)]
+    pub fn seat(&self, own: u32, now_ns: u64) -> Seat {
+        let seat = Seat::new(own, now_ns, self.joined.read(), self.gone.read());
+        let owner = self.owner.read();
+        if owner & Owner::SHARED != 0 {
+            return Seat::own(own);
+        }
+        if seat.is_of_two {
+            // Somebody else took it, or noted it.
+            let _changed = self.owner.replace(owner, owner | Owner::SHARED);
+        }
+        seat
     }
 
     /// Takes the record that was read like this. Whether it is mine now.
@@ -199,7 +217,7 @@ impl<W: Word> RecordWords<W> {
         if read.owner & Owner::SHARED != 0 {
             self.flow.departure.write(read.departure_ns);
             self.joined.write(other.joined.read());
-            self.gone.write(read.gone_ns);
+            self.gone.write(read.gone);
         }
     }
 }

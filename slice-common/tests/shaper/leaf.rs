@@ -1,5 +1,5 @@
-//! Where packets wait in `htb`: whatever flows do, and however late the device is within its bounds, no packet
-//! overtakes one of its flow.
+//! Where packets wait in `htb`: whatever flows do, whatever classes they are of, and however late the device is within
+//! its bounds, no packet overtakes one of its flow.
 
 use std::collections::VecDeque;
 
@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use slice_common::shaper::{
-    ByteCost, FlowWords, Joining, LINK_BYTES, Leaf, LeafWords, Outgoing, Room, Verdict, WireBytes,
-    Word, charged_bytes, counted_bytes, is_urgent, join, served_bytes_per_s, wire_bytes,
+    ByteCost, FlowWords, Joining, LINK_BYTES, Leaf, LeafWords, Outgoing, Room, STAY_NS, Seat,
+    Verdict, WireBytes, Word, charged_bytes, counted_bytes, is_urgent, join, served_bytes_per_s,
+    wire_bytes,
 };
 
 use super::plant::{FRAME, MS, Plain, Plant, Profile, START, flow_words};
@@ -117,11 +118,27 @@ impl Device {
 struct Sent {
     gap_ns: u64,
     flow: usize,
+    class: usize,
     bytes: u64,
+}
+
+impl Sent {
+    /// Of a flow in the class that it begins in.
+    fn new(gap_ns: u64, flow: usize, bytes: u64) -> Self {
+        let class = flow % CLASSES;
+        Self {
+            gap_ns,
+            flow,
+            class,
+            bytes,
+        }
+    }
 }
 
 struct Run {
     overtaken: u64,
+    /// In which class packets were judged.
+    seats: Vec<usize>,
     /// How many packets of flows that had waited at the back went to the front.
     forward: u64,
     leaves: Vec<Option<Leaf>>,
@@ -129,6 +146,16 @@ struct Run {
 
 /// `room`: what is taken as known of the device.
 fn run(sent: &[Sent], stalls: &[(u64, u64)], favourite: usize, room: impl Fn(Room) -> Room) -> Run {
+    run_with(sent, (stalls, favourite), room, Seat::new)
+}
+
+/// `seat`: in which class a packet is judged.
+fn run_with(
+    sent: &[Sent],
+    (stalls, favourite): (&[(u64, u64)], usize),
+    room: impl Fn(Room) -> Room,
+    seat: impl Fn(u32, u64, u64, u64) -> Seat,
+) -> Run {
     let plant = Plant::new(&[Profile::new(50_000_000, 10, &[40, 30])]);
     let slice = &plant.slices[0];
     let flows: Vec<FlowWords<Plain>> = (0..FLOWS).map(|_| flow_words()).collect();
@@ -151,12 +178,16 @@ fn run(sent: &[Sent], stalls: &[(u64, u64)], favourite: usize, room: impl Fn(Roo
         left: [0; FLOWS],
         overtaken: 0,
     };
-    let (mut forward, mut leaves) = (0, Vec::new());
+    let (mut forward, mut seats, mut leaves) = (0, Vec::new(), Vec::new());
     let mut now_ns = START;
     for (number, packet) in sent.iter().enumerate() {
         now_ns += packet.gap_ns;
         device.run_until(now_ns);
-        let (flow, class) = (packet.flow, packet.flow % CLASSES);
+        let flow = packet.flow;
+        let [joined, gone] = &records[flow];
+        let seat = seat(packet.class as u32, now_ns, joined.read(), gone.read());
+        let class = seat.class as usize;
+        seats.push(class);
         let bytes = WireBytes::new(packet.bytes);
         let terms = &slice.classes[class].terms;
         let decision = plant.shape((0, class), &flows[flow], now_ns, bytes);
@@ -168,9 +199,9 @@ fn run(sent: &[Sent], stalls: &[(u64, u64)], favourite: usize, room: impl Fn(Roo
             now_ns,
             cost_ns: slice.terms.ceiling.ns_of(bytes),
             is_urgent: is_urgent(&decision, now_ns, terms),
+            seat,
             room: room(Room::new(terms, slice.terms.ceiling)),
         };
-        let [joined, gone] = &records[flow];
         let had_waited = joined.read() != 0;
         let words = LeafWords {
             back: &backs[class],
@@ -196,6 +227,7 @@ fn run(sent: &[Sent], stalls: &[(u64, u64)], favourite: usize, room: impl Fn(Roo
     assert!(device.backs.iter().all(VecDeque::is_empty));
     Run {
         overtaken: device.overtaken,
+        seats,
         forward,
         leaves,
     }
@@ -210,27 +242,33 @@ fn loads() -> impl Strategy<Value = Vec<Sent>> {
         1 => 150 * MS..400 * MS,
     ];
     let bytes = prop_oneof![4 => FRAME..=8 * FRAME, 2 => 128..=FRAME, 1 => Just(40 * FRAME)];
-    let one = (gap_ns, 0..FLOWS, bytes).prop_map(|(gap_ns, flow, bytes)| Sent {
-        gap_ns,
-        flow,
-        bytes,
-    });
+    let one =
+        (gap_ns, 0..FLOWS, bytes).prop_map(|(gap_ns, flow, bytes)| Sent::new(gap_ns, flow, bytes));
     proptest::collection::vec(one, 50..600)
+}
+
+/// The same for less than [`STAY_NS`], and now and then all flows change their class.
+fn loads_of_changing_classes() -> impl Strategy<Value = Vec<Sent>> {
+    let changes = proptest::collection::vec(any::<u8>(), 600);
+    (loads(), changes).prop_map(|(mut sent, changes)| {
+        let (mut shift, mut now_ns) = (0, 0);
+        sent.retain_mut(|packet| {
+            now_ns += packet.gap_ns;
+            now_ns < STAY_NS
+        });
+        for (packet, change) in sent.iter_mut().zip(changes) {
+            shift += usize::from(change < 4);
+            packet.class = (packet.flow + shift) % CLASSES;
+        }
+        sent
+    })
 }
 
 /// Two flows fill the ceiling all the time, and a third one changes what it does.
 fn changes(pause_ns: u64) -> Vec<Sent> {
-    let bulk = |flow| Sent {
-        gap_ns: MS,
-        flow,
-        bytes: 6 * FRAME,
-    };
+    let bulk = |flow| Sent::new(MS, flow, 6 * FRAME);
     let fill = |ns: u64| (0..ns / (2 * MS)).flat_map(move |_| [bulk(0), bulk(1)]);
-    let of_third = |bytes| Sent {
-        gap_ns: 0,
-        flow: 2,
-        bytes,
-    };
+    let of_third = |bytes| Sent::new(0, 2, bytes);
     let mut sent: Vec<Sent> = fill(200 * MS).collect();
     sent.extend((0..100).flat_map(|_| [bulk(0), bulk(1), of_third(4 * FRAME)]));
     sent.extend(fill(pause_ns));
@@ -256,6 +294,26 @@ fn a_flow_comes_forward_when_nothing_of_it_can_be_left() {
     assert_eq!(third_after(1500 * MS), (Some(Leaf::Front), 0));
 }
 
+/// Who is judged in its own class at once has packets overtake each other.
+#[test]
+fn without_staying_flows_of_another_class_overtake_themselves() {
+    let mut runner = TestRunner::deterministic();
+    let (mut overtaken, mut stayed) = (0, 0);
+    for _ in 0..20 {
+        let sent = loads_of_changing_classes()
+            .new_tree(&mut runner)
+            .expect("loads")
+            .current();
+        let at_once = |own, _, _, _| Seat::own(own);
+        overtaken += run_with(&sent, (&[], 0), |room| room, at_once).overtaken;
+        let kept = run(&sent, &[], 0, |room| room);
+        assert_eq!(kept.overtaken, 0);
+        let judged = sent.iter().zip(&kept.seats);
+        stayed += judged.filter(|(sent, seat)| sent.class != **seat).count();
+    }
+    assert!(overtaken > 0 && stayed > 0, "vacuous");
+}
+
 /// Who believes that nothing ever waits has packets overtake each other.
 #[test]
 fn without_the_rule_flows_overtake_themselves() {
@@ -277,22 +335,10 @@ fn without_the_rule_flows_overtake_themselves() {
 fn who_only_asks_and_answers_never_goes_to_the_back() {
     let mut sent = Vec::new();
     for tenth in 0..3000 {
-        sent.push(Sent {
-            gap_ns: MS,
-            flow: 0,
-            bytes: 6 * FRAME,
-        });
+        sent.push(Sent::new(MS, 0, 6 * FRAME));
         if tenth % 10 == 0 {
-            sent.push(Sent {
-                gap_ns: 0,
-                flow: 2,
-                bytes: 384,
-            });
-            sent.push(Sent {
-                gap_ns: 0,
-                flow: 4,
-                bytes: 4 * FRAME,
-            });
+            sent.push(Sent::new(0, 2, 384));
+            sent.push(Sent::new(0, 4, 4 * FRAME));
         }
     }
     let run = run(&sent, &[], 0, |room| room);
@@ -308,8 +354,52 @@ fn who_only_asks_and_answers_never_goes_to_the_back() {
     assert_eq!((run.overtaken, run.forward), (0, 0));
 }
 
+/// Two flows fill the ceiling. After a second one of them is to be of the other's class, and pauses for so long. Gives how
+/// long it took until it was judged there, and how many packets were overtaken.
+fn moves_after(pause_ns: u64) -> (Option<u64>, u64) {
+    let mut sent = Vec::new();
+    let mut times_ns = Vec::new();
+    for now_ns in (0..12_000).map(|ms| ms * MS) {
+        times_ns.push(now_ns);
+        sent.push(Sent::new(MS, 1, 3 * FRAME));
+        let is_late = now_ns >= 1000 * MS;
+        if !is_late || now_ns >= 1000 * MS + pause_ns {
+            times_ns.push(now_ns);
+            sent.push(Sent {
+                class: usize::from(is_late),
+                ..Sent::new(0, 0, 3 * FRAME)
+            });
+        }
+    }
+    let run = run(&sent, &[], 0, |room| room);
+    let judged = sent.iter().zip(&run.seats).zip(times_ns);
+    let mut moved = judged.filter(|((sent, seat), _)| sent.flow == 0 && **seat == 1);
+    let after_ns = moved.next().map(|(_, now_ns)| now_ns - 1000 * MS);
+    (after_ns, run.overtaken)
+}
+
+#[test]
+fn a_flow_of_another_class_stays_where_its_packets_wait() {
+    assert_eq!(moves_after(300 * MS), (Some(300 * MS), 0));
+    // Too soon, but who never pauses moves all the same.
+    let (moved, _) = moves_after(10 * MS);
+    let moved_ms = moved.expect("it moves") / MS;
+    assert!((10_010..10_020).contains(&moved_ms), "{moved_ms} ms");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn no_packet_overtakes_one_of_its_flow_that_is_to_be_of_another_class(
+        sent in loads_of_changing_classes(),
+        favourite in 0..CLASSES,
+        stall_ns in 0..2 * HORIZON_NS,
+        at_ns in 0..1000 * MS,
+    ) {
+        let run = run(&sent, &[(at_ns, at_ns + stall_ns)], favourite, |room| room);
+        prop_assert_eq!(run.overtaken, 0);
+    }
 
     #[test]
     fn no_packet_overtakes_one_of_its_flow(

@@ -216,7 +216,7 @@ proptest! {
             thin_ns,
             pace_ns,
             waited_ns,
-            gone_ns,
+            gone: gone_ns,
         };
         let holder = read.holder(owner(1), now_ns);
         prop_assert_eq!(holder == Holder::Me, is_mine);

@@ -37,15 +37,14 @@ fn try_wan_egress(packet: Packet, trace: &mut Trace) -> Result<Verdict, DropReas
         return Ok(Verdict::Untouched);
     }
     trace.slice = departing.vni.slice_number();
-    let class = shape::class(terms, departing.vni);
     // Its turn is known...
     let bytes = shape::bytes_on_link(packet);
-    let Some(turn) = shape::turn(packet, (terms, class), &departing, bytes) else {
+    let Some(turn) = shape::turn(packet, terms, &departing, bytes) else {
         return Ok(Verdict::Untouched);
     };
     // ...and not too far away. Whoever sends too much is told, if it can be told.
     let is_marked = shape::tell_congestion(packet, &turn);
-    shape::count(packet, class, &turn, is_marked)?;
-    shape::keep_to_departure(packet, terms, class, &turn);
+    shape::count(packet, &turn, is_marked)?;
+    shape::keep_to_departure(packet, terms, &turn);
     Ok(Verdict::Untouched)
 }

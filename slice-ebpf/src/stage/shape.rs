@@ -4,7 +4,7 @@ use slice_common::drop_reason::DropReason;
 use slice_common::id::Vni;
 use slice_common::layout::{Counter, QueueClass, ShaperBackend, ShaperClass, ShaperTerms};
 use slice_common::shaper::{
-    Arrival, Joining, LINK_BYTES, Leaf, Mode, Outgoing, Terms, Verdict, WireBytes, Words,
+    Arrival, Joining, LINK_BYTES, Leaf, Mode, Outgoing, Seat, Terms, Verdict, WireBytes, Words,
     charged_bytes, counted_bytes, delay_bucket, is_urgent, join, shape, wire_bytes,
 };
 use slice_common::wire::transport::{TCP, TCP_OFFSET_FLAGS_OFFSET, TcpFlags, UDP_HEADER_BYTES};
@@ -31,8 +31,8 @@ pub(crate) fn stays_in_cluster(departing: &Departing) -> bool {
 }
 
 #[inline(always)]
-pub(crate) fn class(terms: &'static ShaperTerms, vni: Vni) -> &'static ShaperClass {
-    &terms.classes[vni.class().number() as usize & 7]
+fn class(terms: &'static ShaperTerms, number: u64) -> &'static ShaperClass {
+    &terms.classes[number as usize & 7]
 }
 
 /// What the link carries for a tunnel packet.
@@ -76,6 +76,7 @@ fn inner_header_bytes(packet: Packet) -> u32 {
 
 /// When a packet may leave.
 pub(crate) struct Turn {
+    class: &'static ShaperClass,
     bytes: WireBytes,
     verdict: Verdict,
     departure_ns: u64,
@@ -109,18 +110,26 @@ fn unlinked(bytes: WireBytes) -> WireBytes {
 #[inline(always)]
 pub(crate) fn turn(
     packet: Packet,
-    (terms, class): (&ShaperTerms, &ShaperClass),
+    terms: &'static ShaperTerms,
     departing: &Departing,
     bytes: WireBytes,
 ) -> Option<Turn> {
     let now_ns = now_ns();
+    let flow = departing.flow().owner(maps::settings()?.flow_secret);
+    let record = clocks::of_flow(flow, now_ns)?;
+    let own = class(terms, departing.vni.class().number() as u64).number();
+    let seat = if waits_in_class(terms) {
+        record.seat(own, now_ns)
+    } else {
+        Seat::own(own)
+    };
+    let class = class(terms, clocks::unlinked(seat.class as u64));
     let loan = maps::shaper_loan(terms.clocks)?.loan();
     let (charged, counted) = as_charged(packet, terms, bytes);
     // What the device counts stays as it is: its classes know of no loan. How the numbers came about makes no
     // difference to what follows.
     let [charged, counted] = [loan.counted(now_ns, charged), counted].map(unlinked);
-    let flow = departing.flow().owner(maps::settings()?.flow_secret);
-    let clocks = clocks::of(terms, class, flow, now_ns)?;
+    let clocks = clocks::of(terms, class, record)?;
     let words = Words {
         uplink: &clocks.uplink,
         slice: &clocks.slice,
@@ -143,6 +152,7 @@ pub(crate) fn turn(
             now_ns,
             cost_ns: whole.slice.ceiling.ns_of(counted),
             is_urgent: is_urgent(&decision, now_ns, &of_class),
+            seat,
             room: class.room(),
         };
         join(&joining, &clocks.leaf)
@@ -150,6 +160,7 @@ pub(crate) fn turn(
         Leaf::Front
     };
     Some(Turn {
+        class,
         bytes,
         verdict: decision.verdict,
         departure_ns: decision.departure_ns,
@@ -168,13 +179,8 @@ pub(crate) fn tell_congestion(packet: Packet, turn: &Turn) -> bool {
 /// Counts the packet at its class.
 /// # Errors  when it would have to wait too long.
 #[inline(always)]
-pub(crate) fn count(
-    packet: Packet,
-    class: &ShaperClass,
-    turn: &Turn,
-    is_marked: bool,
-) -> Result<(), DropReason> {
-    let Some(counts) = maps::shaper_counts(class.clocks) else {
+pub(crate) fn count(packet: Packet, turn: &Turn, is_marked: bool) -> Result<(), DropReason> {
+    let Some(counts) = maps::shaper_counts(turn.class.clocks) else {
         return Ok(());
     };
     let mode = match turn.verdict {
@@ -213,19 +219,15 @@ fn add(counter: &mut Counter, turn: &Turn) {
 
 /// Makes the packet wait until it may leave, or for its turn, where the device can.
 #[inline(always)]
-pub(crate) fn keep_to_departure(
-    packet: Packet,
-    terms: &ShaperTerms,
-    class: &ShaperClass,
-    turn: &Turn,
-) {
+pub(crate) fn keep_to_departure(packet: Packet, terms: &ShaperTerms, turn: &Turn) {
+    let class = turn.class;
     if terms.backend == ShaperBackend::Edt.number() {
         let latest_ns = turn.departure_ns.wrapping_add(class.horizon_ns);
         packet.leave_at(turn.departure_ns, latest_ns);
     } else if waits_in_class(terms) {
         let queue = match turn.leaf {
-            Leaf::Front => QueueClass::Front(class.clocks),
-            Leaf::Back => QueueClass::Back(class.clocks),
+            Leaf::Front => QueueClass::Front(class.queue as u32),
+            Leaf::Back => QueueClass::Back(class.queue as u32),
         };
         packet.set_priority(queue.priority());
     }

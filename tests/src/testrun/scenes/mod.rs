@@ -12,6 +12,7 @@ mod flows;
 mod fragments;
 mod golden;
 mod guard;
+mod leaves;
 mod outside;
 mod path_mtu;
 mod paths;
@@ -124,8 +125,12 @@ pub fn scenes() -> Vec<Scene> {
             what_stays_in_the_cluster_is_not_shaped packets_are_given_a_departure
             a_loan_changes_what_bytes_count_until_it_is_over
             whoever_waits_long_is_told segments_are_counted_as_the_link_carries_them
-            a_class_without_terms_is_the_default_one packets_are_sent_to_classes
-            a_flow_stays_at_the_back_while_packets_of_it_may_wait;
+            a_class_without_terms_is_the_default_one;
+        leaves: packets_are_sent_to_classes
+            a_flow_stays_at_the_back_while_packets_of_it_may_wait
+            a_flow_of_another_class_stays_while_packets_of_it_may_wait
+            flows_of_two_classes_with_one_record_keep_their_classes
+            a_flow_of_a_vacated_class_stays_while_packets_of_it_may_wait;
         records: flows_that_meet_have_records_of_their_own
             a_record_is_given_up_when_its_flow_is_silent;
         guard: drop_forged_underlay drop_bare_slice_address what_others_send_leaves;

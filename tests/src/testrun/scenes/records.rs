@@ -121,7 +121,7 @@ pub(super) fn a_record_is_given_up_when_its_flow_is_silent(world: &mut World) ->
     let active = stranger(now_ns + 60 * SECOND_NS);
     let staying = FlowClocks {
         joined_ns: 1,
-        gone_ns: now_ns + 60 * SECOND_NS,
+        gone: now_ns + 60 * SECOND_NS,
         ..silent
     };
     let [first, second] = sent(world, [silent, silent])?;

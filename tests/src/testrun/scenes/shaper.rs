@@ -5,10 +5,10 @@ use anyhow::{Result, ensure};
 use slice_common::drop_reason::DropReason;
 use slice_common::id::{SliceId, TrafficClass};
 use slice_common::layout::{
-    Counter, Peer, QueueClass, ShaperBackend, ShaperCounts, ShaperKey, ShaperPlace, ShaperTerms,
+    Counter, Peer, ShaperBackend, ShaperCounts, ShaperKey, ShaperPlace, ShaperTerms,
 };
 use slice_common::shaper::{
-    Assured, ClassTerms, Habits, Loan, Patience, Rate, SliceTerms, UplinkTerms, WireBytes,
+    Assured, ClassTerms, Loan, Patience, Rate, SliceTerms, UplinkTerms, WireBytes,
 };
 
 use super::{from_node, on_wire, tunnel_between, tunnel_out};
@@ -26,8 +26,8 @@ const PLACE: ShaperPlace = ShaperPlace {
     uplink: 1,
     slice: 1,
 };
-const DEFAULT_PLACE: u32 = 8;
-const REPLICATION_PLACE: u32 = DEFAULT_PLACE + REPLICATION.0 as u32;
+pub(super) const DEFAULT_PLACE: u32 = 8;
+pub(super) const REPLICATION_PLACE: u32 = DEFAULT_PLACE + REPLICATION.0 as u32;
 const CLIENT_PLACE: u32 = DEFAULT_PLACE + CLIENT.0 as u32;
 /// What a packet of [`leaving`] is on the link.
 pub(super) const LINK_BYTES: u64 = 1000;
@@ -73,7 +73,7 @@ pub(super) fn leaving(world: &mut World, class: (u8, u8), port: u16) -> Result<V
     Ok(frame)
 }
 
-fn tunnel_of(port: u16) -> Vec<u8> {
+pub(super) fn tunnel_of(port: u16) -> Vec<u8> {
     tunnel_of_class((0, 0), port)
 }
 
@@ -236,79 +236,6 @@ pub(super) fn what_stays_in_the_cluster_is_not_shaped(world: &mut World) -> Resu
             .marked_as_tunnelled()
             .expect(Expected::untouched(&frame))?;
     }
-    Ok(())
-}
-
-/// Who asks and answers goes before who pushes, the more so through the lane.
-pub(super) fn packets_are_sent_to_classes(world: &mut World) -> Result<()> {
-    let favoured = ClassTerms {
-        favour_interactive: true,
-        ..class(FAST_BPS)
-    };
-    let number = |(class, _): (u8, u8)| TrafficClass::from_low_bits(u32::from(class));
-    let shared = terms(ShaperBackend::Htb, FAST_BPS, &class(FAST_BPS))
-        .with_class(number(REPLICATION), &favoured);
-    share(world, shared)?;
-    for (class, queue) in [
-        ((0, 0), QueueClass::Back(DEFAULT_PLACE)),
-        (REPLICATION, QueueClass::Front(REPLICATION_PLACE)),
-    ] {
-        let frame = leaving(world, class, 50_013)?;
-        for _ in 0..3 {
-            goes_to(world, &frame, queue)?;
-        }
-    }
-    // What nobody judges keeps what it has.
-    world.set_shaper_terms(&[])?;
-    let frame = leaving(world, REPLICATION, 50_013)?;
-    world
-        .send("no terms", Program::UnderlayGuard, NIC, frame.clone())
-        .marked_as_tunnelled()
-        .expect(Expected::untouched(&frame))
-}
-
-pub(super) fn a_flow_stays_at_the_back_while_packets_of_it_may_wait(
-    world: &mut World,
-) -> Result<()> {
-    let patient = |bps| ClassTerms {
-        burst_ns: 0,
-        horizon_ns: 60 * SECOND_NS,
-        favour_interactive: true,
-        habits: Habits {
-            burst_ns: 60 * SECOND_NS,
-            patience_ns: 60 * SECOND_NS,
-            ..class(bps).habits
-        },
-        ..class(bps)
-    };
-    let [front, back] = [
-        QueueClass::Front(DEFAULT_PLACE),
-        QueueClass::Back(DEFAULT_PLACE),
-    ];
-    let slow = terms(ShaperBackend::Htb, SLOW_BPS, &patient(SLOW_BPS));
-    share(world, slow)?;
-    let frame = leaving(world, (0, 0), 50_014)?;
-    // The class has a slot now, and its front another one.
-    goes_to(world, &frame, front)?;
-    goes_to(world, &frame, front)?;
-    goes_to(world, &frame, back)?;
-    // When everything has time at once, only who has nothing at the back comes to the front.
-    world.reset()?;
-    let fast = terms(ShaperBackend::Htb, FAST_BPS, &patient(FAST_BPS));
-    share(world, fast)?;
-    let other = tunnel_of(50_015);
-    world.forget_shaped_flow(&other)?;
-    goes_to(world, &frame, back)?;
-    goes_to(world, &other, front)
-}
-
-fn goes_to(world: &mut World, frame: &[u8], queue: QueueClass) -> Result<()> {
-    let found = world
-        .send("queue", Program::UnderlayGuard, NIC, frame)
-        .marked_as_tunnelled()
-        .queue()?;
-    let wanted = queue.priority();
-    ensure!(found == wanted, "{found:#x}, not {queue:?} {wanted:#x}");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Packets wait in a real queue of the agent's, until their departure or for their turn.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +11,8 @@ use slice_agent::image::{ClassTree, Prefixed};
 use slice_common::layout::{ShaperBackend, ShaperKey, ShaperTerms};
 use slice_common::shaper::ClassTerms;
 
-use super::shaper::{LINK_BYTES, SECOND_NS, class, leaving, share, terms};
+use super::leaves::number;
+use super::shaper::{LINK_BYTES, SECOND_NS, class, leaving, share, terms, tunnel_of_class};
 use crate::child::poll_until;
 use crate::live::{Capture, Wire};
 use crate::netns::NetNs;
@@ -41,8 +43,9 @@ pub fn play_on_fq(object: &[u8]) -> Result<()> {
     })?
 }
 
-/// Packets wait in a real tree of the agent's classes. A live change of a rate loses none of them and keeps them in
-/// order; another tree in its place loses what waits: the control.
+/// Packets wait in a real tree of the agent's classes. A live change of a rate, and of the flow's class, loses none of them and
+/// keeps them in order. Another tree in its place loses what waits, and without a flow's record its packets overtake each other:
+/// the controls.
 /// # Errors  what was not as it should be.
 pub fn play_on_htb(object: &[u8]) -> Result<()> {
     const NODE: &str = "htb-node";
@@ -80,8 +83,73 @@ fn play_in(node: &NetNs, object: &[u8]) -> Result<()> {
             (seen.len() as u32) < PACKETS,
             "vacuous: nothing waited in the tree"
         );
+        play_with_two_classes(&mut world, node)?;
         with_netlink(async |netlink| queueing::remove(netlink, uplink).await)
     })?
+}
+
+/// A flow's packets wait in one class, and then the flow is of another one.
+fn play_with_two_classes(world: &mut World, node: &NetNs) -> Result<()> {
+    let uplink = world.ifindex(NIC)?;
+    let both = terms_of_two_classes();
+    let tree = tree_by(uplink, both)?;
+    with_netlink(async |netlink| htb::build(netlink, uplink, &tree).await)?;
+    let replication = number(REPLICATION);
+    let room = both.classes[usize::from(replication.number())].room();
+    let one = patient_terms(ShaperBackend::Htb, EACH);
+    let vacated = one.with_vacated(replication, room);
+    let changes = [
+        [(both, (0, 0)), (both, REPLICATION)],
+        [(both, REPLICATION), (both, (0, 0))],
+        [(both, REPLICATION), (vacated, REPLICATION)],
+    ];
+    for change in changes {
+        let seen = seen_in(world, node, change, true)?;
+        ensure!(seen.iter().copied().eq(0..PACKETS), "{seen:?}");
+        let mut seen = seen_in(world, node, change, false)?;
+        let [_, (terms, _)] = change;
+        if terms == both {
+            ensure!(!seen.is_sorted(), "vacuous: nothing is faster");
+        }
+        seen.sort_unstable();
+        ensure!(seen.iter().copied().eq(0..PACKETS), "{seen:?}");
+    }
+    Ok(())
+}
+
+/// Of the default class and of replication, each with one half of what is slow.
+fn terms_of_two_classes() -> ShaperTerms {
+    let half = patient(2 * EACH);
+    let ceiling_bps = bps_of(EACH);
+    terms(ShaperBackend::Htb, ceiling_bps, &half).with_class(number(REPLICATION), &half)
+}
+
+/// The numbers of packets that came, of which the second half was sent under other terms, in another class. `is_known`: the
+/// flow has a record.
+fn seen_in(
+    world: &mut World,
+    node: &NetNs,
+    [first, second]: [(ShaperTerms, (u8, u8)); 2],
+    is_known: bool,
+) -> Result<Vec<u32>> {
+    world.reset()?;
+    share(world, first.0)?;
+    let frame = leaving(world, first.1, 50_022)?;
+    let arrivals = Capture::of_arriving(node, "far-0")?;
+    send_numbered(node, &frame, 0..PACKETS / 2)?;
+    share(world, second.0)?;
+    if !is_known {
+        world.forget_shaped_flow(&frame)?;
+    }
+    let of_second = tunnel_of_class(second.1, 50_022);
+    send_numbered(node, &of_second, PACKETS / 2..PACKETS)?;
+    let mut seen = Vec::new();
+    poll_until(Duration::from_secs(20), || {
+        seen.extend(numbers(&arrivals, &frame)?);
+        Ok((seen.len() >= PACKETS as usize).then_some(()))
+    })?
+    .context("some did not come")?;
+    Ok(seen)
 }
 
 /// What of ours is there, and whether packets wait in it.
@@ -95,7 +163,10 @@ async fn ours(netlink: &rtnetlink::Handle, uplink: u32) -> Result<(ClassTree, bo
 
 /// At which [`LINK_BYTES`] take so long.
 fn tree_of(uplink: u32, each: Duration) -> Result<ClassTree> {
-    let terms = patient_terms(ShaperBackend::Htb, each);
+    tree_by(uplink, patient_terms(ShaperBackend::Htb, each))
+}
+
+fn tree_by(uplink: u32, terms: ShaperTerms) -> Result<ClassTree> {
     let key = Prefixed {
         prefix_bits: ShaperKey::BITS,
         key: ShaperKey {
@@ -120,7 +191,7 @@ fn seen_after(
     share(world, patient_terms(ShaperBackend::Htb, EACH))?;
     let frame = leaving(world, (0, 0), 50_021)?;
     let arrivals = Capture::of_arriving(node, "far-0")?;
-    send_numbered(node, &frame)?;
+    send_numbered(node, &frame, 0..PACKETS)?;
     change()?;
     let mut seen = Vec::new();
     // All of them, or as many as there are.
@@ -138,7 +209,7 @@ fn time_of_arrival(world: &mut World, node: &NetNs, backend: ShaperBackend) -> R
     let frame = leaving(world, (0, 0), 50_020)?;
     let arrivals = Capture::of_arriving(node, "far-0")?;
     let began = Instant::now();
-    send_numbered(node, &frame)?;
+    send_numbered(node, &frame, 0..PACKETS)?;
     let mut seen = Vec::new();
     let all = poll_until(Duration::from_secs(20), || {
         seen.extend(numbers(&arrivals, &frame)?);
@@ -153,21 +224,27 @@ fn time_of_arrival(world: &mut World, node: &NetNs, backend: ShaperBackend) -> R
 
 /// Of `kafka`, whose [`LINK_BYTES`] take so long each, however many wait.
 fn patient_terms(backend: ShaperBackend, each: Duration) -> ShaperTerms {
-    let bps = LINK_BYTES * 8 * 1_000_000 / each.as_micros() as u64;
-    let patient = ClassTerms {
+    terms(backend, bps_of(each), &patient(each))
+}
+
+fn patient(each: Duration) -> ClassTerms {
+    ClassTerms {
         burst_ns: 0,
         mark_ns: 50 * SECOND_NS,
         horizon_ns: 60 * SECOND_NS,
         borrowed_horizon_ns: 60 * SECOND_NS,
-        ..class(bps)
-    };
-    terms(backend, bps, &patient)
+        ..class(bps_of(each))
+    }
 }
 
-fn send_numbered(node: &NetNs, frame: &[u8]) -> Result<()> {
+fn bps_of(each: Duration) -> u64 {
+    LINK_BYTES * 8 * 1_000_000 / each.as_micros() as u64
+}
+
+fn send_numbered(node: &NetNs, frame: &[u8], numbers: Range<u32>) -> Result<()> {
     let wire = Wire::of(node, NIC)?;
     wire.mark(TUNNEL_MARK)?;
-    for number in 0..PACKETS {
+    for number in numbers {
         let mut numbered = frame.to_vec();
         let last = numbered.len() - 1;
         numbered[last] = number as u8;
@@ -178,8 +255,8 @@ fn send_numbered(node: &NetNs, frame: &[u8]) -> Result<()> {
 
 /// Those that came meanwhile.
 fn numbers(arrivals: &Capture, frame: &[u8]) -> Result<Vec<u32>> {
-    // What follows the outer IPv4 header, up to the number.
-    let packet = &frame[34..frame.len() - 1];
+    // What follows the tunnel's headers, up to the number.
+    let packet = &frame[50..frame.len() - 1];
     let arrived = arrivals.take()?;
     // The kernel's own packets (a card that has just come up asks for IPv6 neighbours) are not ours to count.
     let number = |bytes: &Vec<u8>| {
