@@ -67,6 +67,7 @@ pub(crate) fn of(
             back: clock!(of_class, joined_back_ns),
             joined: record.joined,
             gone: record.gone,
+            thin: record.flow.thin,
         },
     })
 }

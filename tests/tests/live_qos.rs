@@ -64,9 +64,8 @@ fn one_against_sixteen(backend: Backend) -> Result<()> {
     ensure!(with.streams_bps[0] > 0.95 * guarantee_bps, "{seen}");
     ensure!(with.wire_bps > 0.95 * 50e6, "{seen}");
     ensure!(with.wire_bps_max_1s < 1.03 * 50e6, "{seen}");
-    // With `htb` an answer may come behind its class's bulk when sixteen flows begin at once, and stays there for as
-    // long as it makes no pause: what waits there is as much as elsewhere.
-    let p99_ms_max = if backend == Backend::Htb { 60.0 } else { 30.0 };
+    ensure!(with.p50_ms[0] < 14.0, "{seen}");
+    let p99_ms_max = if backend == Backend::Htb { 40.0 } else { 30.0 };
     ensure!(with.p99_ms[0] < p99_ms_max, "{seen}");
     ensure!(backend == Backend::Vq || with.reordered == 0, "{seen}");
     Ok(())

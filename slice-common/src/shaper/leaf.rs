@@ -7,15 +7,19 @@
 //! case. So the flow's last packet is gone once as much joined behind it as fits, or after the time that all of it
 //! takes at that rate.
 //!
+//! When many flows begin at once, their packets have to leave before those of a flow that asks and answers, and at the
+//! back it would stay until it makes a pause. A thin one stays at the front: what it so sends before its turn is bounded
+//! by the rate of a thin flow.
+//!
 //! A flow that is to be of another class stays what it was, rates and all, until nothing of it is left at the old class's
 //! back: so long it is judged and waits there. A flow that never pauses would stay for ever. It moves after
 //! [`STAY_NS`], and may overtake itself that one time.
 
-use super::clock::Word;
+use super::clock::{Word, later};
 use super::cost::{ByteCost, WireBytes};
-use super::decide::{Decision, Mode, Verdict};
+use super::decide::{Arrival, Decision, Mode, Verdict};
 use super::entitlement::SPARE_PARTS;
-use super::terms::ClassTerms;
+use super::terms::{ClassTerms, SliceTerms};
 use super::{Behaviour, LINK_BYTES};
 
 /// Network headers that each segment of a large packet is taken to have, TCP with its timestamps among them:
@@ -99,6 +103,8 @@ pub struct LeafWords<C, F> {
     pub joined: F,
     /// [`Gone`]
     pub gone: F,
+    /// Until when the flow has used the rate of a thin flow ([`super::FlowReadings`]).
+    pub thin: F,
 }
 
 /// When a flow's last packet at a back will have left in any case, in steps of 16 ns, and whose back that is: bits 0
@@ -206,6 +212,8 @@ pub struct Joining {
     pub cost_ns: u64,
     /// It may go before those of its class that are not.
     pub is_urgent: bool,
+    /// [`LeafWords::thin_ns`]
+    pub thin_ns: u64,
     pub seat: Seat,
     /// Of the seat's class.
     pub room: Room,
@@ -229,7 +237,7 @@ pub const fn is_urgent(decision: &Decision, now_ns: u64, class: &ClassTerms) -> 
         || (class.favour_interactive && is_interactive && is_early)
 }
 
-/// Where the packet goes.
+/// Where the packet goes, unless it is one of a thin flow at the front.
 #[inline(always)]
 pub const fn leaf(packet: &Joining, read: &LeafReadings) -> Leaf {
     let is_at_front = read.joined_ns == 0;
@@ -251,6 +259,22 @@ const fn has_left(packet: &Joining, read: &LeafReadings) -> bool {
         || (is_of_this_back && behind_ns >= room_ns + room_ns / 8)
 }
 
+impl<C: Word, F: Word> LeafWords<C, F> {
+    /// Until when the flow uses the rate of a thin flow with this packet, if it is at the front and may stay there although the
+    /// packet has to leave after others; else 0. What the flow is taken for makes no difference.
+    #[inline(always)]
+    pub fn thin_ns(&self, arrival: Arrival, slice: &SliceTerms, class: &ClassTerms) -> u64 {
+        let Arrival { now_ns, bytes } = arrival;
+        let used_ns = later(self.thin.read(), now_ns).saturating_add(slice.thin.ns_of(bytes));
+        let is_thin = used_ns <= now_ns.saturating_add(slice.thin_burst_ns);
+        if is_thin && class.favour_interactive && self.joined.read() == 0 {
+            used_ns
+        } else {
+            0
+        }
+    }
+}
+
 /// Decides, and notes it.
 #[inline(always)]
 pub fn join<C: Word, F: Word>(packet: &Joining, words: &LeafWords<C, F>) -> Leaf {
@@ -259,6 +283,10 @@ pub fn join<C: Word, F: Word>(packet: &Joining, words: &LeafWords<C, F>) -> Leaf
         joined_ns: words.joined.read(),
         gone: Gone::from_word(words.gone.read()),
     };
+    if !packet.is_urgent && packet.thin_ns != 0 {
+        words.thin.write(packet.thin_ns);
+        return Leaf::Front;
+    }
     let leaf = leaf(packet, &read);
     match leaf {
         Leaf::Front if read.joined_ns != 0 => words.joined.write(0),

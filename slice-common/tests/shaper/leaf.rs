@@ -7,14 +7,16 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use slice_common::shaper::{
-    ByteCost, FlowWords, Joining, LINK_BYTES, Leaf, LeafWords, Outgoing, Room, STAY_NS, Seat,
-    Verdict, WireBytes, Word, charged_bytes, counted_bytes, is_urgent, join, served_bytes_per_s,
-    wire_bytes,
+    Arrival, ByteCost, FlowWords, Joining, LINK_BYTES, Leaf, LeafWords, Outgoing, Room, STAY_NS,
+    Seat, Verdict, WireBytes, Word, charged_bytes, counted_bytes, is_urgent, join,
+    served_bytes_per_s, wire_bytes,
 };
 
 use super::plant::{FRAME, MS, Plain, Plant, Profile, START, flow_words};
 
-const FLOWS: usize = 6;
+const FLOWS: usize = 32;
+/// Of these loads are drawn.
+const BUSY_FLOWS: usize = 6;
 const CLASSES: usize = 2;
 const HORIZON_NS: u64 = 20 * MS;
 const BURST_NS: i64 = 1_500_000;
@@ -190,6 +192,14 @@ fn run_with(
         seats.push(class);
         let bytes = WireBytes::new(packet.bytes);
         let terms = &slice.classes[class].terms;
+        let had_waited = joined.read() != 0;
+        let words = LeafWords {
+            back: &backs[class],
+            joined,
+            gone,
+            thin: &flows[flow].thin,
+        };
+        let thin_ns = words.thin_ns(Arrival { now_ns, bytes }, &slice.terms, terms);
         let decision = plant.shape((0, class), &flows[flow], now_ns, bytes);
         if matches!(decision.verdict, Verdict::Drop) {
             leaves.push(None);
@@ -199,14 +209,9 @@ fn run_with(
             now_ns,
             cost_ns: slice.terms.ceiling.ns_of(bytes),
             is_urgent: is_urgent(&decision, now_ns, terms),
+            thin_ns,
             seat,
             room: room(Room::new(terms, slice.terms.ceiling)),
-        };
-        let had_waited = joined.read() != 0;
-        let words = LeafWords {
-            back: &backs[class],
-            joined,
-            gone,
         };
         let leaf = join(&joining, &words);
         let waiting = Waiting {
@@ -242,8 +247,8 @@ fn loads() -> impl Strategy<Value = Vec<Sent>> {
         1 => 150 * MS..400 * MS,
     ];
     let bytes = prop_oneof![4 => FRAME..=8 * FRAME, 2 => 128..=FRAME, 1 => Just(40 * FRAME)];
-    let one =
-        (gap_ns, 0..FLOWS, bytes).prop_map(|(gap_ns, flow, bytes)| Sent::new(gap_ns, flow, bytes));
+    let one = (gap_ns, 0..BUSY_FLOWS, bytes)
+        .prop_map(|(gap_ns, flow, bytes)| Sent::new(gap_ns, flow, bytes));
     proptest::collection::vec(one, 50..600)
 }
 
@@ -352,6 +357,30 @@ fn who_only_asks_and_answers_never_goes_to_the_back() {
     assert!(of(0) > 1000, "vacuous: nothing waits");
     assert_eq!((of(2), of(4)), (0, 0));
     assert_eq!((run.overtaken, run.forward), (0, 0));
+}
+
+/// A flow fills the ceiling, another one asks and answers, and a crowd begins at once: more than the lane has room for.
+#[test]
+fn a_thin_flow_stays_at_the_front_while_a_crowd_begins() {
+    let mut sent: Vec<Sent> = (0..300).map(|_| Sent::new(MS, 0, 6 * FRAME)).collect();
+    sent.push(Sent::new(0, 2, 384));
+    for flow in (4..FLOWS).step_by(CLASSES) {
+        sent.extend([Sent::new(0, flow, FRAME); 3]);
+    }
+    sent.push(Sent::new(MS, 2, 384));
+    sent.push(Sent::new(MS, 2, 4 * FRAME));
+    let run = run(&sent, &[], 0, |room| room);
+    let of = |flow: usize| -> Vec<_> {
+        let all = sent.iter().zip(&run.leaves);
+        all.filter(|(it, _)| it.flow == flow)
+            .map(|(_, leaf)| *leaf)
+            .collect()
+    };
+    let [front, back] = [Leaf::Front, Leaf::Back].map(Some);
+    // Who sends more than a thin flow goes to the back, so nobody else's turn was there.
+    assert_eq!(of(30)[2], back, "vacuous");
+    assert_eq!(of(2), [front, front, back]);
+    assert_eq!(run.overtaken, 0);
 }
 
 /// Two flows fill the ceiling. After a second one of them is to be of the other's class, and pauses for so long. Gives how

@@ -146,12 +146,15 @@ pub(crate) fn turn(
         now_ns,
         bytes: charged,
     };
+    // Before the decision: after it there are many ways in which the verifier would look at it.
+    let thin_ns = clocks::unlinked(clocks.leaf.thin_ns(arrival, whole.slice, &of_class));
     let decision = shape(arrival, whole, &words);
     let leaf = if waits_in_class(terms) && !matches!(decision.verdict, Verdict::Drop) {
         let joining = Joining {
             now_ns,
             cost_ns: whole.slice.ceiling.ns_of(counted),
             is_urgent: is_urgent(&decision, now_ns, &of_class),
+            thin_ns,
             seat,
             room: class.room(),
         };

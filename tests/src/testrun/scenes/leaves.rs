@@ -2,12 +2,14 @@
 
 use anyhow::{Result, ensure};
 use slice_common::id::TrafficClass;
-use slice_common::layout::{FlowClocks, QueueClass, ShaperBackend};
-use slice_common::shaper::{ClassTerms, Habits, STAY_NS};
+use slice_common::layout::{FlowClocks, QueueClass, ShaperBackend, ShaperTerms};
+use slice_common::shaper::{
+    Assured, ClassTerms, Habits, STAY_NS, SliceTerms, UplinkTerms, WireBytes,
+};
 
 use super::shaper::{
-    DEFAULT_PLACE, FAST_BPS, REPLICATION_PLACE, SECOND_NS, SLOW_BPS, class, leaving, share, terms,
-    tunnel_of, tunnel_of_class,
+    DEFAULT_PLACE, FAST_BPS, PLACE, REPLICATION_PLACE, SECOND_NS, SLOW_BPS, class, leaving, rate,
+    share, terms, tunnel_of, tunnel_of_class,
 };
 use crate::testrun::actors::*;
 use crate::testrun::exchange::kernel_time_ns;
@@ -44,17 +46,6 @@ pub(super) fn packets_are_sent_to_classes(world: &mut World) -> Result<()> {
 pub(super) fn a_flow_stays_at_the_back_while_packets_of_it_may_wait(
     world: &mut World,
 ) -> Result<()> {
-    let patient = |bps| ClassTerms {
-        burst_ns: 0,
-        horizon_ns: 60 * SECOND_NS,
-        favour_interactive: true,
-        habits: Habits {
-            burst_ns: 60 * SECOND_NS,
-            patience_ns: 60 * SECOND_NS,
-            ..class(bps).habits
-        },
-        ..class(bps)
-    };
     let [front, back] = [
         QueueClass::Front(DEFAULT_PLACE),
         QueueClass::Back(DEFAULT_PLACE),
@@ -74,6 +65,51 @@ pub(super) fn a_flow_stays_at_the_back_while_packets_of_it_may_wait(
     world.forget_shaped_flow(&other)?;
     goes_to(world, &frame, back)?;
     goes_to(world, &other, front)
+}
+
+/// It may be two full frames ahead of a thin flow's rate, so with three packets of these.
+pub(super) fn a_thin_flow_stays_at_the_front_of_a_crowd(world: &mut World) -> Result<()> {
+    let ceiling = rate(SLOW_BPS);
+    let slice = SliceTerms {
+        burst_ns: 0,
+        // The crowd fills the lane.
+        lane_burst_ns: 0,
+        ..SliceTerms::new(ceiling, Assured::new(ceiling, None), WireBytes::new(1538))
+    };
+    let class = patient(SLOW_BPS);
+    let slow = ShaperTerms::new(
+        ShaperBackend::Htb,
+        PLACE,
+        &UplinkTerms::NONE,
+        &slice,
+        &class,
+    );
+    share(world, slow)?;
+    // The class has a slot now, and its front another one.
+    let crowd = leaving(world, (0, 0), 50_016)?;
+    let thin = leaving(world, (0, 0), 50_017)?;
+    for (frame, at_front) in [(&crowd, 2 + 3), (&thin, 3)] {
+        for _ in 0..at_front {
+            goes_to(world, frame, QueueClass::Front(DEFAULT_PLACE))?;
+        }
+        goes_to(world, frame, BACK)?;
+    }
+    Ok(())
+}
+
+/// Of a class that lets everybody wait, and judges nobody.
+fn patient(bps: u64) -> ClassTerms {
+    ClassTerms {
+        burst_ns: 0,
+        horizon_ns: 60 * SECOND_NS,
+        favour_interactive: true,
+        habits: Habits {
+            burst_ns: 60 * SECOND_NS,
+            patience_ns: 60 * SECOND_NS,
+            ..class(bps).habits
+        },
+        ..class(bps)
+    }
 }
 
 fn goes_to(world: &mut World, frame: &[u8], queue: QueueClass) -> Result<()> {

@@ -128,6 +128,7 @@ pub fn scenes() -> Vec<Scene> {
             a_class_without_terms_is_the_default_one;
         leaves: packets_are_sent_to_classes
             a_flow_stays_at_the_back_while_packets_of_it_may_wait
+            a_thin_flow_stays_at_the_front_of_a_crowd
             a_flow_of_another_class_stays_while_packets_of_it_may_wait
             flows_of_two_classes_with_one_record_keep_their_classes
             a_flow_of_a_vacated_class_stays_while_packets_of_it_may_wait;

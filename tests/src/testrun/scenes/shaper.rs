@@ -22,7 +22,7 @@ pub(super) const SLOW_BPS: u64 = Rate::MIN_BPS;
 pub(super) const FAST_BPS: u64 = 10_000_000_000;
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
 /// The places of slice `kafka`, and of its classes.
-const PLACE: ShaperPlace = ShaperPlace {
+pub(super) const PLACE: ShaperPlace = ShaperPlace {
     uplink: 1,
     slice: 1,
 };
@@ -32,7 +32,7 @@ const CLIENT_PLACE: u32 = DEFAULT_PLACE + CLIENT.0 as u32;
 /// What a packet of [`leaving`] is on the link.
 pub(super) const LINK_BYTES: u64 = 1000;
 
-fn rate(bps: u64) -> Rate {
+pub(super) fn rate(bps: u64) -> Rate {
     Rate::new_checked(bps).expect("rates of scenes are in range")
 }
 

@@ -23,6 +23,8 @@ use crate::testrun::{Program, World};
 const PACKETS: u32 = 20;
 /// How long [`LINK_BYTES`] take at 2 Mbit/s: all of them less than the tenth of a second that our `fq` keeps a packet for.
 const EACH: Duration = Duration::from_millis(4);
+/// The same in classes of `htb`, which nothing bounds: a busy machine changes them meanwhile.
+const EACH_IN_CLASS: Duration = Duration::from_millis(12);
 
 /// Departures are kept by a real `fq` that the agent put there: packets that are sent at once leave one after the
 /// other, in order. Without departures they leave at once: the control.
@@ -60,8 +62,8 @@ fn play_in(node: &NetNs, object: &[u8]) -> Result<()> {
         let mut world = World::new(object)?;
         let uplink = world.ifindex(NIC)?;
         attach_by_filter(&mut world, Program::UnderlayGuard, NIC)?;
-        let slow = tree_of(uplink, EACH)?;
-        let fast = tree_of(uplink, EACH / 2)?;
+        let slow = tree_of(uplink, EACH_IN_CLASS)?;
+        let fast = tree_of(uplink, EACH_IN_CLASS / 2)?;
         let build = || with_netlink(async |netlink| htb::build(netlink, uplink, &slow).await);
         build()?;
         let seen = seen_after(&mut world, node, || {
@@ -96,7 +98,7 @@ fn play_with_two_classes(world: &mut World, node: &NetNs) -> Result<()> {
     with_netlink(async |netlink| htb::build(netlink, uplink, &tree).await)?;
     let replication = number(REPLICATION);
     let room = both.classes[usize::from(replication.number())].room();
-    let one = patient_terms(ShaperBackend::Htb, EACH);
+    let one = patient_terms(ShaperBackend::Htb, EACH_IN_CLASS);
     let vacated = one.with_vacated(replication, room);
     let changes = [
         [(both, (0, 0)), (both, REPLICATION)],
@@ -119,8 +121,8 @@ fn play_with_two_classes(world: &mut World, node: &NetNs) -> Result<()> {
 
 /// Of the default class and of replication, each with one half of what is slow.
 fn terms_of_two_classes() -> ShaperTerms {
-    let half = patient(2 * EACH);
-    let ceiling_bps = bps_of(EACH);
+    let half = patient(2 * EACH_IN_CLASS);
+    let ceiling_bps = bps_of(EACH_IN_CLASS);
     terms(ShaperBackend::Htb, ceiling_bps, &half).with_class(number(REPLICATION), &half)
 }
 
@@ -188,7 +190,7 @@ fn seen_after(
     change: impl FnOnce() -> Result<()>,
 ) -> Result<Vec<u32>> {
     world.reset()?;
-    share(world, patient_terms(ShaperBackend::Htb, EACH))?;
+    share(world, patient_terms(ShaperBackend::Htb, EACH_IN_CLASS))?;
     let frame = leaving(world, (0, 0), 50_021)?;
     let arrivals = Capture::of_arriving(node, "far-0")?;
     send_numbered(node, &frame, 0..PACKETS)?;
