@@ -3,7 +3,7 @@
 mod config_support;
 
 use config_support::check_text;
-use config_support::qos::shaped_but;
+use config_support::qos::{CEILING, CLASSES, shaped_but};
 use slice_agent::compile::lending_in_words;
 use slice_agent::model::render;
 
@@ -148,6 +148,24 @@ fn a_partner_of_another_cluster_is_doubted() {
          this link too"
     );
     let told = doubts("172.20.2.11");
+    assert!(told.ends_with(&expected), "{told}");
+}
+
+#[test]
+fn lending_where_no_slice_has_a_ceiling_is_doubted() {
+    let doubts = |text: &str| {
+        let configuration = check_text(text).unwrap_or_else(|errors| panic!("{errors}"));
+        render(configuration.doubts()).trim_end().to_owned()
+    };
+    let shaped = with("{partners: [\"172.20.1.12:9464\"], tokenFile: /t}");
+    assert_eq!(doubts(&shaped), "");
+    // Shares of a class are refused where there is no ceiling.
+    let class = "    - {name: control, match: [{protocol: TCP, port: 9090}]}\n";
+    let told = doubts(&shaped.replace(CEILING, "").replace(CLASSES, class));
+    let expected = format!(
+        "{PLACE}: no slice here has a ceiling, so there is nothing to lend or borrow on uplink wan; add one to a \
+         Slice, as in `qos: {{ceiling: {{default: 200M}}}}`, or remove this"
+    );
     assert!(told.ends_with(&expected), "{told}");
 }
 

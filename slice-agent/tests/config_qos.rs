@@ -58,6 +58,12 @@ fn a_class_counts_on_its_percentage_and_its_part_of_what_is_left() {
 }
 
 #[test]
+fn a_number_with_an_exponent_is_a_rate() {
+    let text = shaped_but(&[("default: 200M", "default: 2e8")]);
+    assert_eq!(rates(&text), rates(&shaped()));
+}
+
+#[test]
 fn an_override_counts_where_its_name_says() {
     let ceiling_with = |overrides: &str| {
         let text = shaped_but(&[("{west: 50M}", overrides)]);
@@ -367,8 +373,19 @@ refused! {
 
     a_negative_rate:
         "default: 200M" => "default: -5";
-        "node.yaml, document 2, line 35: spec.qos.ceiling: a rate is a quantity in bits per second \
-         (200M, 1.5G, 100Mi); see the configuration reference for the fields and their types";
+        "node.yaml, document 2, Slice kafka, spec.qos.ceiling.default: `-5` is no rate; write bits \
+         per second as a quantity, as in 200M, 1.5G or 100Mi";
+
+    a_rate_that_is_no_whole_number:
+        "default: 200M" => "default: 1.5";
+        "node.yaml, document 2, Slice kafka, spec.qos.ceiling.default: `1.5` is no whole number of bits \
+         per second; round it";
+
+    a_ceiling_that_is_a_rate:
+        "ceiling: {default: 200M, overrides: {west: 50M}}" => "ceiling: 200M";
+        "node.yaml, document 2, line 35: spec.qos.ceiling: invalid type: string \"200M\", expected a rate \
+         for every cluster, and others for some, as in {default: 200M, overrides: {west: 50M}}; see the \
+         configuration reference for the fields and their types";
 }
 
 #[test]

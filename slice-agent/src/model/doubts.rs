@@ -9,6 +9,7 @@ pub(super) fn check(node: &ValidatedNode, slices: &[ValidatedSlice]) -> Vec<Conf
     let mut found = Vec::new();
     direct_ways_to_gateways(node, &mut found);
     qos::partners_that_send_elsewhere(node, &mut found);
+    qos::lending_of_nothing(node, slices, &mut found);
     for slice in slices {
         namespaces_without_addresses(node, slice, &mut found);
         qos::without_pods(node, slice, &mut found);

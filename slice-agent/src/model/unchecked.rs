@@ -138,6 +138,8 @@ pub struct LendingFields {
 )]
 pub enum RateText {
     Number(u64),
+    /// `2e8`, and what is wrong but can be shown: negative, or a fraction of a bit.
+    Other(f64),
     Text(String),
 }
 
@@ -240,7 +242,11 @@ pub struct QosFields {
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a rate for every cluster, and others for some, as in {default: 200M, overrides: {west: 50M}}"
+)]
 pub struct RatesFields {
     pub default: RateText,
     #[serde(default)]

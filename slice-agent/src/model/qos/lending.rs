@@ -9,7 +9,7 @@ use crate::model::error::{ConfigError, Place, Problem};
 use crate::model::scalar;
 use crate::model::unchecked::{LendingFields, UplinkFields};
 use crate::model::validate::Findings;
-use crate::model::validated::{Lending, Underlay, ValidatedNode};
+use crate::model::validated::{Lending, Underlay, ValidatedNode, ValidatedSlice};
 
 /// `underlay` is `None` where it is wrong itself.
 pub(super) fn check(
@@ -61,6 +61,21 @@ pub(in crate::model) fn that_send_elsewhere(node: &ValidatedNode, found: &mut Ve
                 found.push(place.error(problem.into()));
             }
         }
+    }
+}
+
+/// What nodes lend are parts of ceilings: without one, `lending` says more than happens.
+pub(in crate::model) fn of_nothing(
+    node: &ValidatedNode,
+    slices: &[ValidatedSlice],
+    found: &mut Vec<ConfigError>,
+) {
+    if slices.iter().any(|slice| slice.profile.is_some()) {
+        return;
+    }
+    for uplink in node.uplinks.iter().filter(|it| it.lending.is_some()) {
+        let problem = QosProblem::LendingOfNothing(uplink.name.clone());
+        found.push(uplink.place.field("lending").error(problem.into()));
     }
 }
 

@@ -13,7 +13,9 @@ mod uplinks;
 
 pub(super) use classes::check as check_classes;
 pub(super) use gateways::that_both_send as gateways_that_both_send;
-pub(super) use lending::that_send_elsewhere as partners_that_send_elsewhere;
+pub(super) use lending::{
+    of_nothing as lending_of_nothing, that_send_elsewhere as partners_that_send_elsewhere,
+};
 pub use pods::PodMatch;
 pub(crate) use pods::{KnownPod, class_of};
 pub(super) use pods::{check_labels, check_pods, without_pods};

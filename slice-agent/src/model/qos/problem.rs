@@ -145,6 +145,11 @@ pub enum QosProblem {
          192.0.2.12:9464"
     )]
     NotAPartner(String),
+    #[error(
+        "no slice here has a ceiling, so there is nothing to lend or borrow on uplink {0}; add one to a Slice, as in \
+         `qos: {{ceiling: {{default: 200M}}}}`, or remove this"
+    )]
+    LendingOfNothing(String),
     #[error("{0} is this node itself; a partner is another node that sends by the link")]
     PartnerOfItself(std::net::Ipv4Addr),
     #[error(

@@ -27,6 +27,7 @@ impl BitRate {
     pub(super) fn read(text: &RateText) -> Result<Self, QosProblem> {
         match text {
             RateText::Number(number) => Self::parse(&number.to_string()),
+            RateText::Other(number) => Self::parse(&number.to_string()),
             RateText::Text(text) => Self::parse(text),
         }
     }
