@@ -381,6 +381,31 @@ refused! {
         "node.yaml, document 2, Slice kafka, spec.qos.ceiling.default: `1.5` is no whole number of bits \
          per second; round it";
 
+    a_percentage_with_a_sign:
+        "guaranteePercent: 40" => "guaranteePercent: 40%";
+        "node.yaml, document 2, Slice kafka, spec.qos.classes[1].guaranteePercent: `40%` of class \
+         replication is no percentage; write 40, without a sign or quotes";
+
+    a_percentage_in_quotes:
+        "guaranteePercent: 40" => "guaranteePercent: \"40\"";
+        "node.yaml, document 2, Slice kafka, spec.qos.classes[1].guaranteePercent: `40` of class \
+         replication is no percentage; write 40, without a sign or quotes";
+
+    a_percentage_above_all:
+        "guaranteePercent: 40" => "guaranteePercent: 140%";
+        "node.yaml, document 2, Slice kafka, spec.qos.classes[1].guaranteePercent: `140%` of class \
+         replication is no percentage; write a whole number from 0 to 100, as in 40";
+
+    a_negative_percentage:
+        "guaranteePercent: 40" => "guaranteePercent: -40";
+        "node.yaml, document 2, Slice kafka, spec.qos.classes[1].guaranteePercent: `-40` of class \
+         replication is no percentage; write a whole number from 0 to 100, as in 40";
+
+    a_fraction_of_a_percent:
+        "guaranteePercent: 40" => "guaranteePercent: 12.5";
+        "node.yaml, document 2, Slice kafka, spec.qos.classes[1].guaranteePercent: `12.5` of class \
+         replication is no percentage; write a whole number from 0 to 100, as in 40";
+
     a_ceiling_that_is_a_rate:
         "ceiling: {default: 200M, overrides: {west: 50M}}" => "ceiling: 200M";
         "node.yaml, document 2, line 35: spec.qos.ceiling: invalid type: string \"200M\", expected a rate \

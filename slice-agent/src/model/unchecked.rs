@@ -260,9 +260,18 @@ pub struct ClassFields {
     #[serde(rename = "match")]
     pub matches: Vec<MatchFields>,
     pub dscp: Option<u64>,
-    pub guarantee_percent: Option<u64>,
+    pub guarantee_percent: Option<PercentText>,
     pub weight: Option<u64>,
     pub favour_interactive: Option<bool>,
+}
+
+/// `40`; what else people write (`40%`) is kept to be shown.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "a percentage is a number without a sign (40)")]
+pub enum PercentText {
+    Number(u64),
+    Other(f64),
+    Text(String),
 }
 
 /// Ports, or pods.

@@ -10,7 +10,9 @@ use super::problem::QosProblem;
 use super::rate::BitRate;
 use crate::model::error::{Place, Problem};
 use crate::model::scalar;
-use crate::model::unchecked::{ClassFields, MatchFields, QosFields, RatesFields, TrafficFields};
+use crate::model::unchecked::{
+    ClassFields, MatchFields, PercentText, QosFields, RatesFields, TrafficFields,
+};
 use crate::model::validate::{Findings, Unique};
 use crate::model::validated::{QosProfile, Rates, Traffic, TrafficClassRule};
 
@@ -87,9 +89,7 @@ fn check_class(
     let name = found.take(&place.field("name"), class_name(&fields.name));
     let dscp = scalar::number("a DSCP", fields.dscp.unwrap_or(0), 0, 63);
     let dscp = found.take(&place.field("dscp"), dscp);
-    let percent = fields.guarantee_percent.unwrap_or(0);
-    let percent = scalar::number("a percentage", percent, 0, 100);
-    let percent = found.take(&place.field("guaranteePercent"), percent);
+    let percent = found.take(&place.field("guaranteePercent"), percentage(fields));
     let weight = fields.weight.unwrap_or(TrafficClassRule::WEIGHT.into());
     let weight = scalar::number("a weight", weight, 1, u16::MAX.into());
     let weight = found.take(&place.field("weight"), weight);
@@ -115,6 +115,27 @@ fn class_name(text: &str) -> Result<String, Problem> {
         true => Err(QosProblem::NameOfNoClass.into()),
         false => scalar::label(text),
     }
+}
+
+fn percentage(fields: &ClassFields) -> Result<u64, Problem> {
+    let value = match &fields.guarantee_percent {
+        None => return Ok(0),
+        Some(PercentText::Number(percent)) => {
+            return scalar::number("a percentage", *percent, 0, 100);
+        }
+        Some(PercentText::Other(number)) => number.to_string(),
+        Some(PercentText::Text(text)) => text.clone(),
+    };
+    let meant = value.trim_end_matches('%').trim().parse::<u8>().ok();
+    let problem = QosProblem::NotAPercentage {
+        class: fields.name.clone(),
+        remedy: match meant.filter(|percent| *percent <= 100) {
+            Some(percent) => format!("{percent}, without a sign or quotes"),
+            None => "a whole number from 0 to 100, as in 40".to_owned(),
+        },
+        value,
+    };
+    Err(problem.into())
 }
 
 /// What matches before this one took.

@@ -37,6 +37,12 @@ pub enum QosProblem {
     },
 
     // A class.
+    #[error("`{value}` of class {class} is no percentage; write {remedy}")]
+    NotAPercentage {
+        value: String,
+        class: String,
+        remedy: String,
+    },
     #[error(
         "`default` is what metrics and `slice-agent status` call packets of no class; give this class another name"
     )]
