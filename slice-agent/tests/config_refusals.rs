@@ -113,13 +113,15 @@ refused! {
         "metadata: {name: shop}"
         => "metadata: {name: kafka}",
         "node.yaml, document 1, Node east/east-1, endpoints[1].slice: no document of kind Slice \
-         has the name `shop`; add it, or correct the name\nnode.yaml, document 1, Node \
-         east/east-1, blocks[2].slice: no document of kind Slice has the name `shop`; add it, \
-         or correct the name\nnode.yaml, document 1, Node east/east-1, \
-         peers[1].blocks[0].slice: no document of kind Slice has the name `shop`; add it, or \
-         correct the name\nnode.yaml, document 3, Slice kafka, metadata.name: the slice name \
+         has the name `shop`, which 3 places give, this one first; add it, or correct the name\nnode.yaml, document 3, Slice kafka, metadata.name: the slice name \
          `kafka` is already used at node.yaml, document 2, Slice kafka, metadata.name; each \
          needs its own";
+
+    a_missing_slice_is_told_once:
+        "metadata: {name: shop}"
+        => "metadata: {name: shpo}",
+        "node.yaml, document 1, Node east/east-1, endpoints[1].slice: no document of kind Slice \
+         has the name `shop`, which 3 places give, this one first; add it, or correct the name";
 
     unknown_slice_of_an_endpoint:
         "- {slice: shop, namespace: web, name: web-0,\n   interface: p-web-0, address: \

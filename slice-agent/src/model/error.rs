@@ -159,8 +159,11 @@ pub enum Problem {
     NoNode,
     #[error("a second document of kind Node, the first is {first}; keep the one of this host")]
     SecondNode { first: String },
-    #[error("no document of kind Slice has the name `{0}`; add it, or correct the name")]
-    UnknownSlice(String),
+    #[error(
+        "no document of kind Slice has the name `{name}`{}; add it, or correct the name",
+        in_places(*.count)
+    )]
+    UnknownSlice { name: String, count: usize },
 
     // Single values.
     #[error(
@@ -428,6 +431,13 @@ pub enum Problem {
         count: usize,
         limit: usize,
     },
+}
+
+fn in_places(count: usize) -> String {
+    match count {
+        1 => String::new(),
+        _ => format!(", which {count} places give, this one first"),
+    }
 }
 
 impl From<QosProblem> for Problem {

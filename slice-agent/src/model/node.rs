@@ -242,10 +242,7 @@ fn check_slice_name(
     if known.contains(name) {
         return Some(name.to_owned());
     }
-    found.add(
-        &place.field("slice"),
-        Problem::UnknownSlice(name.to_owned()),
-    );
+    found.add_unknown_slice(&place.field("slice"), name);
     None
 }
 

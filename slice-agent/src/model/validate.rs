@@ -69,11 +69,28 @@ pub fn validate(documents: &[Document]) -> Result<Validated, Vec<ConfigError>> {
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) errors: Vec<ConfigError>,
+    /// Where in `errors` the slice of a name is missed.
+    unknown_slices: BTreeMap<String, usize>,
 }
 
 impl Findings {
     pub(super) fn add(&mut self, place: &Place, problem: Problem) {
         self.errors.push(place.error(problem));
+    }
+
+    /// Every pod and block of a slice names it: a missing one is told once.
+    pub(super) fn add_unknown_slice(&mut self, place: &Place, name: &str) {
+        let told = self.unknown_slices.get(name);
+        let told = told.and_then(|at| self.errors.get_mut(*at));
+        match told.map(|error| error.problem.as_mut()) {
+            Some(Problem::UnknownSlice { count, .. }) => *count += 1,
+            _ => {
+                let at = self.errors.len();
+                self.unknown_slices.insert(name.to_owned(), at);
+                let name = name.to_owned();
+                self.add(place, Problem::UnknownSlice { name, count: 1 });
+            }
+        }
     }
 
     /// The value, or a note of the mistake.
