@@ -33,6 +33,20 @@ fn the_examples_are_right() {
 }
 
 #[test]
+fn the_example_with_ceilings_is_right_also_with_what_its_comment_adds() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/shaped");
+    let example = check(folder.as_ref()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(example.doubts(), []);
+    assert_eq!(example.node().uplinks[0].lending, None);
+    let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).expect("a text");
+    let node = read("node-east-1.yaml").replace("# lending:", "lending:");
+    let text = format!("{node}---\n{}", read("slice-kafka.yaml"));
+    let lending = check_text(text).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(lending.doubts(), []);
+    assert!(lending.node().uplinks[0].lending.is_some());
+}
+
+#[test]
 fn one_document_per_file_is_the_same_as_all_in_one() {
     let documents: Vec<_> = RIGHT.split("---\n").collect();
     let folder = Folder::with(documents[0]);
