@@ -51,6 +51,8 @@ const PROMISE: Promise = Promise {
 const WARM_UP: Duration = Duration::from_secs(2);
 /// The link may be so late at the worst, or times of answers say nothing.
 const LATE_US_MAX: u64 = 5_000;
+/// What they say nothing of is played so many times at most.
+const PLAYS_MAX: u32 = 3;
 /// What begins so must miss a limit.
 const CONTROL: &str = "control_";
 
@@ -270,23 +272,34 @@ impl Bench<'_> {
         }
     }
 
-    /// `row`: what is said before the scenario's name.
+    /// `row`: what is said before the scenario's name. What somebody else's use of the machine makes void is played
+    /// again.
     fn play(&mut self, row: &str, plan: &Plan, manner: &Manner) -> Result<Scenario> {
         let name = plan.name;
-        eprintln!("bench: {}: {row}{name}", self.backend);
-        let observed = self.scene.observe(plan, manner);
-        let observed = observed.with_context(|| format!("{row}{name}"))?;
-        let scenario = Scenario::of(&observed);
         let is_timed = !plan.exchanges.is_empty() && !name.starts_with(CONTROL);
-        if is_timed && scenario.relay_late_us_max > LATE_US_MAX {
-            self.faults.push(format!(
-                "{row}{name}: the lab's link was {} us late: somebody else uses the machine",
-                scenario.relay_late_us_max
-            ));
-        }
+        let mut plays = 1;
+        let observed = loop {
+            eprintln!("bench: {}: {row}{name}", self.backend);
+            let observed = self.scene.observe(plan, manner);
+            let observed = observed.with_context(|| format!("{row}{name}"))?;
+            let late_us = observed.relay_late_us_max;
+            if !is_timed || late_us <= LATE_US_MAX {
+                break observed;
+            }
+            let fault = format!(
+                "{row}{name}: the lab's link was {late_us} us late: somebody else uses the machine"
+            );
+            if plays == PLAYS_MAX {
+                self.faults.push(fault);
+                break observed;
+            }
+            eprintln!("bench: once more: {fault}");
+            plays += 1;
+        };
         if row.is_empty() {
             self.pictures.note(plan, &observed);
         }
-        Ok(scenario)
+        let scenario = Scenario::of(&observed);
+        Ok(Scenario { plays, ..scenario })
     }
 }

@@ -118,6 +118,8 @@ pub struct Scenario {
     pub answers: Vec<usize>,
     pub reordered: u64,
     pub relay_late_us_max: u64,
+    /// The first ones were void.
+    pub plays: u32,
 }
 
 impl Scenario {
@@ -138,6 +140,7 @@ impl Scenario {
             answers: observed.times_ns.iter().map(Vec::len).collect(),
             reordered: observed.reordered,
             relay_late_us_max: observed.relay_late_us_max,
+            plays: 1,
         }
     }
 }
@@ -360,8 +363,12 @@ impl Scenario {
         let times: Vec<String> = times
             .map(|(p50, p99)| format!("{p50:.2} / {p99:.2}"))
             .collect();
+        let again = match self.plays {
+            0 | 1 => String::new(),
+            plays => format!("  play {plays}: the others were void"),
+        };
         format!(
-            "{name:<24} {:>9.2} {:>9.2}  {:<26} {:<22} {:>6}",
+            "{name:<24} {:>9.2} {:>9.2}  {:<26} {:<22} {:>6}{again}",
             self.wire_bps / 1e6,
             self.wire_bps_max_1s / 1e6,
             streams.join(", "),
