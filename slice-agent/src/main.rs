@@ -16,7 +16,7 @@ use slice_agent::cli::{
 use slice_agent::metrics::names;
 use slice_agent::model::{self, ConfigError};
 use slice_agent::observe::{self, host, refusals};
-use slice_agent::{capability, compile, http, logging, plan, reference};
+use slice_agent::{capability, compile, http, lending, logging, plan, reference};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -139,6 +139,9 @@ async fn print_plan(arguments: PlanArguments) -> Result<ExitCode> {
     let queues = compile::uplink_queues(&configuration, &facts);
     for note in queues.iter().filter_map(compile::UplinkQueue::note) {
         text.push_str(&format!("{note}\n"));
+    }
+    for obstacle in lending::obstacles(&configuration.node().uplinks) {
+        text.push_str(&format!("NO LENDING: {obstacle}\n"));
     }
     // Last, where it is read: the rest may be long.
     for doubt in configuration.doubts() {

@@ -5,6 +5,7 @@ mod config_support;
 use config_support::check_text;
 use config_support::qos::{CEILING, CLASSES, shaped_but};
 use slice_agent::compile::lending_in_words;
+use slice_agent::lending::obstacles;
 use slice_agent::model::render;
 
 const PLAIN: &str = "rate: 300M";
@@ -39,7 +40,7 @@ fn partners_and_the_file_are_taken_over() {
         lending_in_words(&configuration.node().uplinks[0]).as_deref(),
         Some(
             "uplink wan: lends what it does not use of that to 172.20.1.12:9464, 172.20.1.13:9465, and borrows from \
-             there where packets do not wait in classes of htb; the token is in /etc/sliceplane/lending.token"
+             there where packets do not wait in classes of htb; the token is expected in /etc/sliceplane/lending.token"
         )
     );
     let without = check_text(shaped_but(&[])).unwrap_or_else(|errors| panic!("{errors}"));
@@ -82,13 +83,25 @@ refused! {
     a_partner_twice: "\"172.20.1.12:9464\", \"172.20.1.12:9465\"", "/t" => ".partners[1]"
         "172.20.1.12 is a partner already; a partner is known by its address, so list each once";
 
+    a_pod_by_its_own_address: "\"10.1.1.10:9464\"", "/t" => ".partners[0]"
+        "10.1.1.10 is pod kafka/kafka-0 of this node: a partner is a node, and whoever answers there gets to know the \
+         token; give the node's own address";
+
+    a_pod_by_its_address_in_the_slice: "\"10.77.0.2:9464\"", "/t" => ".partners[0]"
+        "10.77.0.2 is pod kafka/kafka-0 of this node: a partner is a node, and whoever answers there gets to know the \
+         token; give the node's own address";
+
+    a_pod_of_another_node: "\"10.77.64.9:9464\"", "/t" => ".partners[0]"
+        "10.77.64.9 is in the `ranges` of slice kafka: a partner is a node, and whoever answers there gets to know the \
+         token; give the node's own address";
+
     nobody: "", "/t" => ".partners"
-        "0 partners, where 3 nodes send by the link, this one among them; list those of the others that lend, at most \
-         2, or correct `nodes`";
+        "lists 0 of 2 others: of the nodes that send by the link (`nodes: 3`) this is one; list one at least of the \
+         others, or correct `nodes`";
 
     more_than_there_are: "\"172.20.1.12:1\", \"172.20.1.13:1\", \"172.20.1.14:1\"", "/t" => ".partners"
-        "3 partners, where 3 nodes send by the link, this one among them; list those of the others that lend, at most \
-         2, or correct `nodes`";
+        "lists 3 of 2 others: of the nodes that send by the link (`nodes: 3`) this is one; list one at least of the \
+         others, or correct `nodes`";
 
     a_file_somewhere: "\"172.20.1.12:9464\"", "token" => ".tokenFile"
         "`token` is no path of a file from the root on; write it as in /etc/sliceplane/lending.token";
@@ -103,12 +116,30 @@ refused! {
         r"`/t\nready` is no path of a file from the root on; write it as in /etc/sliceplane/lending.token";
 }
 
+/// What `plan` tells, since the agent would only log it.
+#[test]
+fn a_token_that_cannot_be_read_is_an_obstacle() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lending.token");
+    let shown = file.display();
+    let text = with(&format!(
+        "{{partners: [\"172.20.1.12:9464\"], tokenFile: {shown}}}"
+    ));
+    let configuration = check_text(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let told = || obstacles(&configuration.node().uplinks);
+    let missing =
+        format!("on uplink wan: cannot open {shown}: No such file or directory (os error 2)");
+    assert_eq!(told(), [missing]);
+    std::fs::write(&file, "0123456789abcdef").unwrap();
+    assert_eq!(told(), [""; 0]);
+}
+
 #[test]
 fn who_is_alone_has_nobody_to_lend_to() {
     let alone = "rate: 300M, lending: {partners: [\"172.20.1.12:9464\"], tokenFile: /t}";
     let expected = format!(
-        "{PLACE}.partners: 1 partners, where 1 nodes send by the link, this one among them; list those of the others \
-         that lend, at most 0, or correct `nodes`"
+        "{PLACE}.partners: lists 1 of 0 others: of the nodes that send by the link (`nodes: 1`) this is one; list one at \
+         least of the others, or correct `nodes`"
     );
     assert_eq!(refusal(&shaped_but(&[(PLAIN, alone)])), expected);
 }

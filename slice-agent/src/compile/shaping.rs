@@ -217,7 +217,7 @@ pub fn lending_in_words(uplink: &ValidatedUplink) -> Option<String> {
     let lending = uplink.lending.as_ref()?;
     let partners = lending.partners.iter().map(ToString::to_string);
     Some(format!(
-        "uplink {}: lends what it does not use of that to {partners}, {}; the token is in {}",
+        "uplink {}: lends what it does not use of that to {partners}, {}; the token is expected in {}",
         uplink.name,
         match uplink.shaper {
             Shaper::Htb => "and borrows nothing, because classes of htb keep their rates",

@@ -346,6 +346,18 @@ impl Lending {
     }
 }
 
+/// Why this node would neither lend nor borrow: what is wrong with its token. One line for each uplink.
+pub fn obstacles(uplinks: &[ValidatedUplink]) -> Vec<String> {
+    let lending = uplinks
+        .iter()
+        .filter_map(|it| Some((&it.name, it.lending.as_ref()?)));
+    let unread = lending.filter_map(|(name, lending)| {
+        let error = Token::read(&lending.token_file).err()?;
+        Some(format!("on uplink {name}: {error:#}"))
+    });
+    unread.collect()
+}
+
 fn opened((name, configured): (String, model::Lending)) -> (String, Uplink) {
     let token = Token::read(&configured.token_file).map_err(|error| format!("{error:#}"));
     let silent = BTreeMap::new();

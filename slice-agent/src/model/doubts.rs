@@ -12,6 +12,7 @@ pub(super) fn check(node: &ValidatedNode, slices: &[ValidatedSlice]) -> Vec<Conf
     qos::lending_of_nothing(node, slices, &mut found);
     for slice in slices {
         namespaces_without_addresses(node, slice, &mut found);
+        qos::overrides_of_others(node, slice, &mut found);
         qos::without_pods(node, slice, &mut found);
         qos::gateways_that_both_send(node, slice, &mut found);
     }

@@ -34,17 +34,33 @@ pub fn render(errors: &[ConfigError]) -> String {
     errors.iter().map(|error| format!("{error}\n")).collect()
 }
 
-/// Names and values come from files: what moves a terminal's cursor or starts a log line of its own is
-/// written as an escape.
+/// Names and values come from files: what moves a terminal's cursor, turns its text round or starts a log line of its
+/// own is written as an escape, and of what is too long for anybody only both ends.
 fn on_one_line(place: &Place, problem: &Problem) -> String {
+    let letters: Vec<char> = format!("{place}: {problem}").chars().collect();
     let mut line = String::new();
-    for letter in format!("{place}: {problem}").chars() {
-        match letter.is_control() {
+    for (at, letter) in letters.iter().enumerate() {
+        if at >= LINE_HEAD && at + LINE_TAIL < letters.len() {
+            continue;
+        }
+        if at + LINE_TAIL == letters.len() && at > LINE_HEAD {
+            line.push_str(" [...] ");
+        }
+        match letter.is_control() || is_unseen(*letter) {
             true => line.extend(letter.escape_default()),
-            false => line.push(letter),
+            false => line.push(*letter),
         }
     }
     line
+}
+
+/// Letters of a line that are shown in any case: of its beginning, and of its end, where the remedy is.
+const LINE_HEAD: usize = 2000;
+const LINE_TAIL: usize = 500;
+
+/// Formats of Unicode that are not seen themselves: widths, joiners, directions, the byte order mark.
+const fn is_unseen(letter: char) -> bool {
+    matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 impl Place {
@@ -456,4 +472,38 @@ pub struct Overlap {
     pub other: String,
     pub first: String,
     pub remedy: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(value: &str) -> String {
+        let problem = Problem::UnknownKind(value.to_owned());
+        Place::of_file("node.yaml").error(problem).to_string()
+    }
+
+    #[test]
+    fn what_a_terminal_would_not_show_as_it_stands_is_escaped() {
+        let text = shown("N\u{202e}\u{feff}\u{1b}[2J\no");
+        assert_eq!(
+            text,
+            "node.yaml: the kind `N\\u{202e}\\u{feff}\\u{1b}[2J\\no` is unknown; write `kind: Node` or `kind: Slice`"
+        );
+    }
+
+    #[test]
+    fn of_what_is_too_long_both_ends_are_shown() {
+        assert!(!shown(&"n".repeat(2000)).contains("[...]"));
+        let text = shown(&"n".repeat(3_000_000));
+        assert_eq!(
+            text.chars().count(),
+            LINE_HEAD + " [...] ".len() + LINE_TAIL
+        );
+        assert!(text.starts_with("node.yaml: the kind `nnn"), "{text}");
+        assert!(
+            text.ends_with("nnn` is unknown; write `kind: Node` or `kind: Slice`"),
+            "{text}"
+        );
+    }
 }

@@ -497,8 +497,8 @@ pub const OBJECTS: &[Object] = &[
                 "overrides",
                 "none",
                 "Other rates by name of the sending node's cluster or uplink (`{edge: 18M}`); an uplink's \
-                 counts before its cluster's. A node takes no names that it does not know, and needs none \
-                 but its own.",
+                 counts before its cluster's. A name that a node does not know counts for others; it is \
+                 doubted there.",
             ),
         ],
     },

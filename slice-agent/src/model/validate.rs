@@ -52,6 +52,7 @@ pub fn validate(documents: &[Document]) -> Result<Validated, Vec<ConfigError>> {
         blocks::check(&node, &slices, &mut found);
         check_hashes(&node, &slices, &mut found);
         qos::check_pods(&node, &slices, &mut found);
+        qos::check_partners(&node, &slices, &mut found);
         qos::check_together(&node, &slices, &mut found);
         if found.errors.is_empty() {
             let doubts = doubts::check(&node, &slices);

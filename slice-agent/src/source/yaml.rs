@@ -142,6 +142,9 @@ fn not_yaml(error: &Error) -> Problem {
     let message = without_position(error);
     if message.contains("duplicate entry") {
         Problem::KeyTwice(message)
+    } else if message.contains("invalid type") {
+        // It is YAML, of a number larger than any field's or with a tag.
+        Problem::Shape(message)
     } else {
         Problem::NotYaml(message)
     }

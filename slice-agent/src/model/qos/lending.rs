@@ -1,7 +1,7 @@
 //! With whom a node lends parts of ceilings, and what it must prove to whom it asks.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 
 use super::problem::QosProblem;
@@ -41,6 +41,36 @@ pub(super) fn check(
     Some(Lending {
         partners,
         token_file,
+    })
+}
+
+/// Pods are no partners: whoever answers at a partner's address is believed, and gets to know the token.
+pub(in crate::model) fn check_partners(
+    node: &ValidatedNode,
+    slices: &[ValidatedSlice],
+    found: &mut Findings,
+) {
+    for uplink in &node.uplinks {
+        let partners = uplink.lending.iter().flat_map(|it| &it.partners);
+        for (index, partner) in partners.enumerate() {
+            let address = *partner.ip();
+            if let Some(whose) = pod_at(address, node, slices) {
+                let place = uplink.place.field("lending").item("partners", index);
+                found.add(&place, QosProblem::PartnerIsPod { address, whose }.into());
+            }
+        }
+    }
+}
+
+/// Whose address it is, if it is one of pods, as far as this node knows.
+fn pod_at(address: Ipv4Addr, node: &ValidatedNode, slices: &[ValidatedSlice]) -> Option<String> {
+    let mut own = node.endpoints.iter();
+    let pod = own.find(|it| it.address == address || it.slice_address == address);
+    let mut slices = slices.iter();
+    let of_pod = pod.map(|it| format!("pod {}/{} of this node", it.namespace, it.name));
+    of_pod.or_else(|| {
+        let slice = slices.find(|it| it.ranges().iter().any(|range| range.contains(&address)))?;
+        Some(format!("in the `ranges` of slice {}", slice.name))
     })
 }
 

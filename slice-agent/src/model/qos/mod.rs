@@ -14,7 +14,8 @@ mod uplinks;
 pub(super) use classes::check as check_classes;
 pub(super) use gateways::that_both_send as gateways_that_both_send;
 pub(super) use lending::{
-    of_nothing as lending_of_nothing, that_send_elsewhere as partners_that_send_elsewhere,
+    check_partners, of_nothing as lending_of_nothing,
+    that_send_elsewhere as partners_that_send_elsewhere,
 };
 pub use pods::PodMatch;
 pub(crate) use pods::{KnownPod, class_of};
@@ -23,5 +24,5 @@ pub use problem::QosProblem;
 pub use rate::BitRate;
 pub(crate) use rate::shown;
 pub use share::{Share, share};
-pub(super) use together::check as check_together;
+pub(super) use together::{check as check_together, overrides_of_others};
 pub(super) use uplinks::check as check_uplinks;

@@ -76,8 +76,8 @@ pub enum QosProblem {
 
     // Slices and uplinks.
     #[error(
-        "`{name}` is neither an uplink of this node nor a cluster that it knows ({known}); correct the \
-         name, or remove it: a node only needs what counts for itself"
+        "`{name}` is neither an uplink of this node nor a cluster that it knows ({known}), so this counts for others, \
+         if for anybody; correct the name, if it is to count here"
     )]
     UnknownOverride { name: String, known: String },
     #[error(
@@ -137,13 +137,14 @@ pub enum QosProblem {
     },
     #[error(
         "{class} could starve: when all classes send on uplink {uplink} it has {sum}, and {least} is the \
-         least; lower a `guaranteePercent` or the `weight` of others, or raise the rate"
+         least; {remedy}"
     )]
     Starved {
         class: String,
         uplink: String,
         sum: String,
         least: String,
+        remedy: &'static str,
     },
     // Lending.
     #[error(
@@ -156,6 +157,14 @@ pub enum QosProblem {
          `qos: {{ceiling: {{default: 200M}}}}`, or remove this"
     )]
     LendingOfNothing(String),
+    #[error(
+        "{address} is {whose}: a partner is a node, and whoever answers there gets to know the token; give the node's own \
+         address"
+    )]
+    PartnerIsPod {
+        address: std::net::Ipv4Addr,
+        whose: String,
+    },
     #[error("{0} is this node itself; a partner is another node that sends by the link")]
     PartnerOfItself(std::net::Ipv4Addr),
     #[error(
@@ -169,8 +178,8 @@ pub enum QosProblem {
     #[error("{0} is a partner already; a partner is known by its address, so list each once")]
     PartnerTwice(std::net::Ipv4Addr),
     #[error(
-        "{partners} partners, where {nodes} nodes send by the link, this one among them; list those of the others that \
-         lend, at most {most}, or correct `nodes`", most = nodes.saturating_sub(1)
+        "lists {partners} of {others} others: of the nodes that send by the link (`nodes: {nodes}`) this is one; list one \
+         at least of the others, or correct `nodes`", others = nodes.saturating_sub(1)
     )]
     NumberOfPartners { partners: usize, nodes: u64 },
     #[error(

@@ -143,6 +143,13 @@ fn explain(
                 uplink: uplink.name.clone(),
                 sum,
                 least: shown(CLASS_MIN_BPS),
+                remedy: match spare_bps {
+                    0 => "lower a `guaranteePercent`, so that something is left",
+                    _ => {
+                        "lower a `guaranteePercent` or the `weight` of others, or raise the ceiling (`sliceGuarantee`, \
+                         where there is one)"
+                    }
+                },
             }
         }
         // The uplink's own sum is checked with all its slices; here are its classes'.

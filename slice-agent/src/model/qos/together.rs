@@ -7,7 +7,7 @@ use slice_common::shaper::{Rate, Refusal, check_uplink};
 use super::problem::QosProblem;
 use super::rate::shown;
 use super::share::{share, whole};
-use crate::model::error::Place;
+use crate::model::error::{ConfigError, Place};
 use crate::model::host::listed;
 use crate::model::validate::Findings;
 use crate::model::validated::{
@@ -34,9 +34,8 @@ pub(in crate::model) fn check(
         let problem = QosProblem::UplinkIsCluster(uplink.name.clone());
         found.add(&uplink.place.field("name"), problem.into());
     }
-    for (slice, profile) in &shaped {
-        check_overrides(node, &clusters, slice, profile, found);
-        if node.uplinks.is_empty() {
+    if node.uplinks.is_empty() {
+        for (slice, _) in &shaped {
             check_sends_nothing(node, slice, found);
         }
     }
@@ -60,17 +59,20 @@ fn clusters(node: &ValidatedNode) -> BTreeSet<&str> {
         .collect()
 }
 
-/// A name that leads nowhere would leave the default in force. Who has no uplink has no use for any of them.
-fn check_overrides(
+/// A slice's document is the same on all nodes, so a name may mean an uplink of others. A wrong one leaves the default
+/// in force. Who has no uplink has no use for any of them.
+pub(in crate::model) fn overrides_of_others(
     node: &ValidatedNode,
-    clusters: &BTreeSet<&str>,
     slice: &ValidatedSlice,
-    profile: &QosProfile,
-    found: &mut Findings,
+    found: &mut Vec<ConfigError>,
 ) {
+    let Some(profile) = slice.profile.as_ref() else {
+        return;
+    };
     if node.uplinks.is_empty() {
         return;
     }
+    let clusters = clusters(node);
     let uplinks = || node.uplinks.iter().map(|uplink| uplink.name.as_str());
     let rates = [
         ("ceiling", Some(&profile.ceiling)),
@@ -87,7 +89,7 @@ fn check_overrides(
                 known: listed(known.map(str::to_owned)),
             };
             let place = qos(slice).field(field).field("overrides").field(name);
-            found.add(&place, problem.into());
+            found.push(place.error(problem.into()));
         }
     }
 }
@@ -157,6 +159,9 @@ fn check_shares(
             let ceiling = whole(uplink, &node.cluster, profile).ceiling.to_string();
             let field = match &problem {
                 QosProblem::PartTooSmall { rate, .. } if *rate != ceiling => "sliceGuarantee",
+                QosProblem::GuaranteesAboveSliceGuarantee { .. } if profile.guarantee.is_none() => {
+                    "ceiling"
+                }
                 QosProblem::GuaranteesAboveSliceGuarantee { .. }
                 | QosProblem::GuaranteeAboveCeiling { .. } => "sliceGuarantee",
                 QosProblem::Starved { .. } => "classes",
