@@ -420,6 +420,16 @@ refused! {
         "node.yaml, document 2, Slice kafka, spec.qos.classes[1].guaranteePercent: `12.5` of class \
          replication is no percentage; write a whole number from 0 to 100, as in 40";
 
+    a_class_that_is_a_name:
+        "{name: control, match: [{protocol: TCP, port: 9090}], guaranteePercent: 10}" => "control";
+        "node.yaml, document 2, line 37: spec.qos.classes[0]: invalid type: string \"control\", expected a map of \
+         fields; see the configuration reference for the fields and their types";
+
+    a_weight_that_is_a_list:
+        "weight: 3" => "weight: []";
+        "node.yaml, document 2, line 38: spec.qos.classes[1].weight: invalid type: list, expected a whole number, 0 or \
+         more; see the configuration reference for the fields and their types";
+
     a_ceiling_that_is_a_rate:
         "ceiling: {default: 200M, overrides: {west: 50M}}" => "ceiling: 200M";
         "node.yaml, document 2, line 35: spec.qos.ceiling: invalid type: string \"200M\", expected a rate \

@@ -121,14 +121,26 @@ fn shaped<T: DeserializeOwned>(place: &Place, content: Deserializer) -> Result<T
     })
 }
 
-/// The library's message ends with the position, which the place says already, and calls numbers by
-/// the names of Rust's types.
+/// The library's message ends with the position, which the place says already.
 fn without_position(error: &Error) -> String {
-    let message = error
-        .to_string()
-        .replace("expected u64", "expected a whole number, 0 or more");
+    let message = in_words(&error.to_string());
     match message.rfind(" at line ") {
         Some(at) => message[..at].to_owned(),
+        None => message,
+    }
+}
+
+/// The library calls what it finds and expects by the names of Rust's types.
+fn in_words(message: &str) -> String {
+    let message = message
+        .replace("expected u64", "expected a whole number, 0 or more")
+        .replace("invalid type: sequence", "invalid type: list")
+        .replace("invalid type: unit value", "invalid type: nothing");
+    match message.split_once("expected struct ") {
+        Some((found, name)) => {
+            let rest = name.trim_start_matches(|letter: char| letter.is_alphanumeric());
+            format!("{found}expected a map of fields{rest}")
+        }
         None => message,
     }
 }
